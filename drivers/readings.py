@@ -1,0 +1,209 @@
+"""What devices say, and what they can be asked to do.
+
+A reading is a frozen fact that one device reported: it says what happened, never what it means. The
+unit that reported it and the moment it arrived are added by whoever received it. Readings are edges:
+a tag left in the field, a finger left on the glass, make one reading each.
+
+Bytes a person presented may be a secret (a PIN typed on a keypad, a badge number), and no driver can
+know which. So content fields are kept out of every `repr`, and with that out of every log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """One complete decode or text line, without framing: a barcode, typed keys, a badge or token string."""
+
+    data: bytes = field(repr=False)
+    """Exactly the bytes the device sent between its prefix and suffix, AIM identifier included."""
+    symbology: str | None = None
+    """AIM symbology identifier such as `]C1` (ISO/IEC 15424), where the device told it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagArrived:
+    """A tag entered the field."""
+
+    uid: bytes = field(repr=False)
+    """EPC bytes for UHF tags, chip or card number for LF and HF."""
+    technology: str
+    """`em4100`, `epc-gen2`, `iso14443`."""
+    rssi_dbm: int | None = None
+    pc: int | None = None
+    """Gen2 protocol-control word, where the reader gives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagLeft:
+    """A tag reported earlier has not been seen for the reader's presence time."""
+
+    uid: bytes = field(repr=False)
+    technology: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fix:
+    """A position the receiver vouches for. Degrees on WGS 84."""
+
+    lat: float
+    lon: float
+    utc: float | None
+    """Seconds since 1970 UTC as the receiver tells them, week rollover corrected; None without a date."""
+    hdop: float | None = None
+    altitude_m: float | None = None
+    speed_mps: float | None = None
+    satellites: int | None = None
+    source: str = "gnss"
+    """`gnss` for a receiver read directly, `gpsd` for a fix gpsd passed on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixLost:
+    """The receiver speaks but has no position any more."""
+
+    reason: str
+
+
+class CompareResult(StrEnum):
+    MATCHED = "matched"
+    NOT_MATCHED = "not_matched"
+    NO_FINGER = "no_finger"
+    """Nobody touched the glass in time."""
+    POOR_IMAGE = "poor_image"
+    EMPTY_SLOT = "empty_slot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerCompared:
+    """Outcome of comparing a live finger with one claimed slot (1:1)."""
+
+    slot: int
+    result: CompareResult
+    score: int = 0
+    """The module's own scale; comparable only with the same model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerEnrolled:
+    """Outcome of teaching the module a finger."""
+
+    slot: int
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReady:
+    """The unit is open and answers. Sent once after every (re)open."""
+
+    port: str
+    """The path that was opened, after links were followed."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What the device told about itself: model, firmware, capacity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLost:
+    """The unit cannot be used: gone, deaf, misbehaving. Sent on the change only."""
+
+    reason: str
+    """`gone`, `deaf`, `busy` (held by another program), `denied`, `absent`, `unusable`."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseCounted:
+    """What a codec threw away since the last count, by reason. Nothing is dropped without being counted."""
+
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionDone:
+    """The outcome of an action, on the same road as everything else."""
+
+    action: "Action"
+    ok: bool
+    reason: str = ""
+
+
+Reading = (
+    Scanned
+    | TagArrived
+    | TagLeft
+    | Fix
+    | FixLost
+    | FingerCompared
+    | FingerEnrolled
+    | DeviceReady
+    | DeviceLost
+    | NoiseCounted
+    | ActionDone
+)
+
+
+class Tone(StrEnum):
+    GOOD = "good"
+    """One short high beep: it is on stable storage."""
+    BAD = "bad"
+    """Unmistakably different: not accepted."""
+    ASK = "ask"
+    """Something more is wanted from the person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """Sound and light one tone."""
+
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnableScanning:
+    """Let the scanner read, or stop it."""
+
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """Start or stop one decode, as if the trigger were pulled."""
+
+    pulled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareFinger:
+    """Wait for a finger and compare it with one slot. Answered by `FingerCompared`."""
+
+    slot: int
+    within: float = 10.0
+    """Seconds to wait for a finger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolFinger:
+    """Teach a finger to one slot. Answered by `FingerEnrolled`."""
+
+    slot: int
+    within: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteFinger:
+    """Forget the template in one slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPower:
+    """Transmit power of an RFID reader."""
+
+    dbm: float
+
+
+Action = Signal | EnableScanning | Trigger | CompareFinger | EnrolFinger | DeleteFinger | SetPower
