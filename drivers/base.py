@@ -164,8 +164,10 @@ class Driver(ABC):
     OptionsType: ClassVar[type[Options]] = Options
     BAUD: ClassVar[int] = 9600
     """Factory line speed, used where the config gives none."""
-    performs: ClassVar[frozenset[type[Any]]] = frozenset()
-    """The action types this driver can be asked for."""
+    ANSWERS: ClassVar[bool] = False
+    """Whether `identify` proves that such a device is there; a scanner that only talks when used cannot."""
+    performs: frozenset[type[Any]] = frozenset()
+    """The action types this driver can be asked for, as its options have it."""
 
     def __init__(self, link: Link, emit: Emit, options: Any) -> None:
         self.link = link
@@ -244,7 +246,8 @@ class Dialogue(Generic[F]):
     ) -> F:
         """The first frame that `answers` accepts. Raises NoReply after `tries` times `within` seconds.
 
-        Give `tries=1` for anything that must not happen twice.
+        Give `tries=1` for anything that must not happen twice, and where answers do not tell which
+        question they belong to: a late answer to the first try would pass for one to the second.
         """
         async with self._turn:
             try:
@@ -259,7 +262,8 @@ class Dialogue(Generic[F]):
                         return question.answer
             finally:
                 self._question = None
-        raise NoReply(f"no answer to {request[:16].hex(' ')}")
+        # The question is not quoted: it may hold a password.
+        raise NoReply(f"no answer to a question of {len(request)} bytes")
 
     async def tell(self, request: bytes) -> None:
         """Send what gets no answer."""

@@ -115,7 +115,10 @@ def _open_tty(path: str, baud: int) -> serial.Serial:
     try:
         if not stat.S_ISCHR(os.stat(path).st_mode):
             raise PortGone("unusable", f"{path} is not a character device")
-        tty = serial.Serial(path, baudrate=baud, timeout=0, write_timeout=0, exclusive=True)
+        # With VMIN 0, pyserial's own choice, an empty line and a hang-up would read the same: nothing.
+        tty = serial.Serial(
+            path, baudrate=baud, timeout=0, write_timeout=0, exclusive=True, inter_byte_timeout=0
+        )
         fcntl.ioctl(tty.fileno(), termios.TIOCEXCL)
         tty.reset_input_buffer()
     except (OSError, termios.error) as error:

@@ -18,7 +18,9 @@ class Scanned:
     """One complete decode or text line, without framing: a barcode, typed keys, a badge or token string."""
 
     data: bytes = field(repr=False)
-    """Exactly the bytes the device sent between its prefix and suffix, AIM identifier included."""
+    """The bytes between prefix and suffix as the device sent them, AIM identifier included.
+
+    Where the config names a substitute for GS, it has been turned back into GS (0x1D)."""
     symbology: str | None = None
     """AIM symbology identifier such as `]C1` (ISO/IEC 15424), where the device told it."""
 

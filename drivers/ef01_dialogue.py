@@ -1,0 +1,119 @@
+"""Questions to a fingerprint module, and answers that are certainly theirs.
+
+An acknowledgement does not say what it acknowledges, so one that arrives late could be taken for the next
+command's: a late yes for LoadChar's would compare with the template of whoever came before. So after any
+unanswered or cancelled question both sides first fall in step again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from drivers.base import Dialogue, Link, NoReply
+from drivers.ef01 import (
+    READ_SYS_PARA,
+    Ack,
+    Command,
+    Confirm,
+    Ef01Codec,
+    Frame,
+    Parameters,
+    Pid,
+    encode,
+    read_index_table,
+    slots_in,
+    verify_password,
+)
+
+TRIES = 3
+
+
+class Ef01Dialogue:
+    """One module at one address, behind its password."""
+
+    def __init__(self, link: Link, *, address: int, password: int, within: float) -> None:
+        self.link = link
+        self.codec = Ef01Codec(address)
+        self.within = within
+        """Seconds the answer to a plain command may take."""
+        self._address = address
+        self._verify = verify_password(password)
+        self._dialogue = Dialogue(link, self.codec, within=within)
+        self._turn = asyncio.Lock()
+        self._astray = True
+        """An answer to something asked before may still be on its way."""
+
+    async def find(self, bauds: Sequence[int]) -> Parameters:
+        """Try the configured line speed, long enough for a module that is just waking, then the others.
+
+        Changes only our side of the line. Raises NoReply.
+        """
+        for baud in (*(None,) * TRIES, *bauds):
+            if baud is not None:
+                self.link.set_baud(baud)
+            found = await self._fall_in_step()
+            if found is not None:
+                return found
+        raise NoReply("no answer at any line speed")
+
+    async def ask(self, command: Command) -> Ack:
+        """The answer, yes or no. Repeats only what may be repeated. Raises NoReply."""
+        ack = None
+        async with self._turn:
+            for tries_left in reversed(range(TRIES)):
+                ack = await self._try(command)
+                if not tries_left or not command.may_be_repeated(ack):
+                    break
+        if ack is None:
+            raise NoReply(f"no answer to {command.name}")
+        return ack
+
+    async def inventory(self) -> frozenset[int]:
+        """The slots that hold a template. Raises ActionRefused from modules without an index table."""
+        told = Parameters.parse((await self.ask(READ_SYS_PARA)).check().payload)
+        taken: set[int] = set()
+        for page in range((told.capacity + 255) // 256):
+            ack = (await self.ask(read_index_table(page))).check()
+            taken.update(slots_in(page, ack.payload))
+        return frozenset(taken)
+
+    async def count_unasked(self, within: float) -> None:
+        """Read for so many seconds, counting whole frames that answer no question."""
+        clock = asyncio.get_running_loop()
+        until = clock.time() + within
+        while (left := until - clock.time()) > 0:
+            if await self._dialogue.listen(left) is not None:
+                self.codec.noise["unasked"] += 1
+
+    async def _try(self, command: Command) -> Ack | None:
+        if self._astray and await self._fall_in_step() is None:
+            return None
+        self._astray = True
+        ack = await self._once(command, command.answered_by)
+        self._astray = ack is None or ack.code == Confirm.MUST_VERIFY_PASSWORD
+        return ack
+
+    async def _fall_in_step(self) -> Parameters | None:
+        """Verify the password and read the parameters; None if the module is silent.
+
+        Nothing else answers with 17 bytes, and modules answer in order: when these have come, whatever was
+        late came before. Raises NoReply on a wrong password.
+        """
+        verified = await self._once(self._verify, self._verify.answered_by)
+        if verified is None:
+            return None
+        if verified.code == Confirm.WRONG_PASSWORD:
+            raise NoReply("wrong password")
+        told = await self._once(READ_SYS_PARA, READ_SYS_PARA.accepted_by)
+        if told is None:
+            return None
+        self._astray = False
+        return Parameters.parse(told.payload)
+
+    async def _once(self, command: Command, answers: Callable[[Frame], bool]) -> Ack | None:
+        request = encode(Frame(pid=Pid.COMMAND, content=command.content), self._address)
+        # The text of this NoReply quotes the request, which may be the password.
+        with contextlib.suppress(NoReply):
+            within = self.within * command.slowness
+            return command.read(await self._dialogue.ask(request, answers, within=within))
+        return None

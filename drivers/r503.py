@@ -1,0 +1,297 @@
+"""Fingerprint modules of the R30x and R50x families: one live finger against one claimed slot.
+
+Only 1:1 comparisons, done in the module: no template and no image ever leaves it, nobody is searched for,
+and no module parameter is ever changed. The packets are in `ef01`, the conversation in `ef01_dialogue`.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, Secret
+
+from drivers.base import ActionRefused, Driver, Emit, Link, NoReply, Options, Unsupported
+from drivers.ef01 import (
+    ANY_MODULE,
+    GEN_IMG,
+    MATCH,
+    READ_SYS_PARA,
+    REG_MODEL,
+    TEMPLATE_NUM,
+    Colour,
+    Command,
+    Confirm,
+    Mode,
+    aura_led,
+    delete_char,
+    img2tz,
+    index_digest,
+    load_char,
+    store,
+)
+from drivers.ef01_dialogue import Ef01Dialogue
+from drivers.port import PortGone
+from drivers.readings import (
+    Action,
+    CompareFinger,
+    CompareResult,
+    DeleteFinger,
+    EnrolFinger,
+    FingerCompared,
+    FingerEnrolled,
+    Signal,
+    Tone,
+)
+
+BAUDS = (57600, 115200, 9600, 19200, 38400)
+"""Speeds a module may have been set to, likeliest first."""
+POLL = 0.05
+"""Seconds between two captures while waiting for a finger; each takes the module another 0.1 s or more."""
+CAPTURES = 3
+"""Images one comparison may spend on a finger that is there but cannot be read."""
+
+EMPTY = {Confirm.INVALID_TEMPLATE, Confirm.EMPTY_TEMPLATE, Confirm.NO_SUCH_SLOT}
+POOR = {
+    Confirm.IMAGE_FAILED,
+    Confirm.MESSY,
+    Confirm.FEW_FEATURES,
+    Confirm.NO_PRIMARY_IMAGE,
+    Confirm.MUST_VERIFY_PASSWORD,  # restarted between image and features: the image is gone
+}
+
+WAITING = aura_led(Mode.BREATHE, Colour.BLUE)
+LIFT = aura_led(Mode.FLASH, Colour.PURPLE, speed=0x32)
+DARK = aura_led(Mode.OFF, Colour.BLUE)
+# Flashes end by themselves.
+TONES = {
+    Tone.GOOD: aura_led(Mode.FLASH, Colour.BLUE, speed=0x32, count=2),
+    Tone.BAD: aura_led(Mode.FLASH, Colour.RED, speed=0x19, count=3),
+    Tone.ASK: aura_led(Mode.FLASH, Colour.PURPLE, speed=0x32, count=2),
+}
+
+Word = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
+
+
+class R503Options(Options):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    password: Secret[Word] = Secret(0)
+    address: Word = ANY_MODULE
+    min_score: int = Field(50, ge=1)
+    """A match below this is none. On the module's own scale: not comparable between models."""
+    heartbeat: float = Field(10.0, gt=0, le=15)
+    """Seconds between two questions whether the module is still there."""
+    answer_within: float = Field(1.0, gt=0, le=2)
+    """Seconds a plain command may take; capturing gets twice, storing and deleting three times as long."""
+
+
+class R503Driver(Driver):
+    """One module on its own line."""
+
+    kind: ClassVar[str] = "r503"
+    ANSWERS = True
+    OptionsType: ClassVar[type[Options]] = R503Options
+    BAUD: ClassVar[int] = 57600
+    performs: ClassVar[frozenset[type[Any]]] = frozenset({CompareFinger, EnrolFinger, DeleteFinger, Signal})
+
+    def __init__(self, link: Link, emit: Emit, options: R503Options) -> None:
+        super().__init__(link, emit, options)
+        self._module = Ef01Dialogue(
+            link,
+            address=options.address,
+            password=options.password.get_secret_value(),
+            within=options.answer_within,
+        )
+        self._glass = asyncio.Lock()
+        self._resting = False
+        """The finger last captured has not been seen to lift."""
+        self._lit: bool | None = None
+        """Whether the module has a ring light; None until it was tried."""
+
+    @property
+    def noise(self) -> Counter[str]:
+        return self._module.codec.noise
+
+    async def identify(self) -> Mapping[str, str]:
+        found = await self._module.find(BAUDS)
+        about = {
+            "capacity": str(found.capacity),
+            "security": str(found.security),
+            "address": f"{found.address:08x}",
+            "packet_bytes": str(found.packet_bytes),
+            "baud": str(found.baud),
+        }
+        with contextlib.suppress(ActionRefused):
+            count = (await self._module.ask(TEMPLATE_NUM)).check()
+            about["templates"] = str(int.from_bytes(count.payload))
+            about["index"] = index_digest(await self.inventory())
+        return about
+
+    async def run(self) -> None:
+        while True:
+            await self._module.count_unasked(self.options.heartbeat)
+            await self._module.ask(READ_SYS_PARA)
+
+    async def inventory(self) -> frozenset[int]:
+        """The slots that hold a template. Raises ActionRefused from modules without an index table."""
+        return await self._module.inventory()
+
+    async def perform(self, action: Action) -> None:
+        match action:
+            case Signal():
+                await self._show(TONES[action.tone])
+            case CompareFinger():
+                async with self._at_the_glass(action.slot):
+                    await self._compare(action)
+            case EnrolFinger():
+                async with self._at_the_glass(action.slot):
+                    await self._enrol(action)
+            case DeleteFinger():
+                async with self._at_the_glass(action.slot):
+                    await self._delete(action.slot)
+            case _:
+                await super().perform(action)
+
+    # -- fingers ----------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _at_the_glass(self, slot: int) -> AsyncIterator[None]:
+        """One finger action at a time. The ring goes dark when one is cut short."""
+        if not 0 <= slot <= 0xFFFF:
+            raise ActionRefused(f"expected a slot from 0 to 65535, got {slot}")
+        async with self._glass:
+            try:
+                yield
+            except (asyncio.CancelledError, ActionRefused):
+                with contextlib.suppress(TimeoutError, NoReply, PortGone):
+                    async with asyncio.timeout(self.options.answer_within):
+                        await self._glow(DARK)
+                raise
+
+    async def _compare(self, action: CompareFinger) -> None:
+        compared = await self._compared(action.slot, _deadline(action.within))
+        await self.emit(compared)
+        # The verdict is shown by the Signal that follows once it is remembered, not before.
+        await self._glow(DARK)
+
+    async def _compared(self, slot: int, deadline: float) -> FingerCompared:
+        failed = await self._capture(1, deadline)
+        if failed is not None:
+            return FingerCompared(slot=slot, result=failed)
+        loaded = await self._module.ask(load_char(2, slot))
+        if loaded.code in EMPTY:
+            return FingerCompared(slot=slot, result=CompareResult.EMPTY_SLOT)
+        loaded.check()
+        match = await self._module.ask(MATCH)
+        score = int.from_bytes(match.payload)
+        if match.code == Confirm.NO_MATCH:
+            return FingerCompared(slot=slot, result=CompareResult.NOT_MATCHED, score=score)
+        match.check()
+        enough = score >= self.options.min_score
+        result = CompareResult.MATCHED if enough else CompareResult.NOT_MATCHED
+        return FingerCompared(slot=slot, result=result, score=score)
+
+    async def _enrol(self, action: EnrolFinger) -> None:
+        try:
+            reason = await self._enrolled(action.slot, _deadline(action.within))
+        except ActionRefused as refused:
+            reason = str(refused)
+        await self.emit(FingerEnrolled(slot=action.slot, ok=not reason, reason=reason))
+        await self._glow(TONES[Tone.BAD if reason else Tone.GOOD])
+
+    async def _enrolled(self, slot: int, deadline: float) -> str:
+        """Empty, or why not. Only into a free slot, or the index could not tell whether it was stored."""
+        if slot in await self.inventory():
+            return "slot_taken"
+        for buffer in (1, 2):
+            failed = await self._capture(buffer, deadline)
+            if failed is not None:
+                return failed.value
+        merged = await self._module.ask(REG_MODEL)
+        if merged.code == Confirm.CANNOT_MERGE:
+            return "fingers_differ"
+        merged.check()
+        return await self._stored(slot)
+
+    async def _stored(self, slot: int) -> str:
+        try:
+            (await self._module.ask(store(1, slot))).check()
+        except NoReply:
+            if slot not in await self.inventory():
+                return "not_stored"
+        return ""
+
+    async def _delete(self, slot: int) -> None:
+        try:
+            (await self._module.ask(delete_char(slot))).check()
+        except NoReply:
+            if slot in await self.inventory():
+                raise ActionRefused("not_deleted") from None
+
+    async def _capture(self, buffer: int, deadline: float) -> CompareResult | None:
+        """Bring a finger newly laid on the glass into `buffer`; or say why not."""
+        if self._resting and not await self._lifted(deadline):
+            return CompareResult.NO_FINGER
+        await self._glow(WAITING)
+        poor = 0
+        while poor < CAPTURES:
+            ack = await self._module.ask(GEN_IMG)
+            if ack.code == Confirm.OK:
+                self._resting = True
+                ack = await self._module.ask(img2tz(buffer))
+                if ack.code == Confirm.OK:
+                    return None
+            if ack.code in POOR:
+                poor += 1
+            elif ack.code != Confirm.NO_FINGER:
+                ack.check()
+            if not await _time_left(deadline):
+                break
+        return CompareResult.POOR_IMAGE if poor else CompareResult.NO_FINGER
+
+    async def _lifted(self, deadline: float) -> bool:
+        """Wait for the glass to be empty: a finger left on it is one reading, not many."""
+        await self._glow(LIFT)
+        while (await self._module.ask(GEN_IMG)).code != Confirm.NO_FINGER:
+            if not await _time_left(deadline):
+                return False
+        self._resting = False
+        return True
+
+    # -- light ------------------------------------------------------------------------------------
+
+    async def _show(self, look: Command) -> None:
+        """Raises Unsupported from modules without a ring light."""
+        if self._lit is not False:
+            ack = await self._module.ask(look)
+            self._lit = ack.code == Confirm.OK
+        if not self._lit:
+            raise Unsupported("the module has no ring light")
+
+    async def _glow(self, look: Command) -> None:
+        """Show it if that can be done: no comparison fails for want of a light.
+
+        Old modules may ignore a command they do not know, so the first silence counts as having none. One
+        that ignores everything is found by the next question.
+        """
+        try:
+            await self._show(look)
+        except Unsupported:
+            return
+        except NoReply:
+            if self._lit is None:
+                self._lit = False
+
+
+def _deadline(within: float) -> float:
+    return asyncio.get_running_loop().time() + within
+
+
+async def _time_left(deadline: float) -> bool:
+    """False once the deadline has passed, else True after a short pause."""
+    if asyncio.get_running_loop().time() >= deadline:
+        return False
+    await asyncio.sleep(POLL)
+    return True
