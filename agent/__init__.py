@@ -1,0 +1,3 @@
+"""The edge agent: decides, remembers, and tells the fleet."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,388 @@
+"""The only file that knows every room. One task group; one task owns workflow state.
+
+Readings come into a bounded inbox; a full inbox makes the units wait, so that their ports are not read and
+the kernel's flow control sees it. The decider takes one at a time, decides, and hands entries, state and
+records to the journal without waiting. The performer waits for each commit, in order, and only then has
+the decision's orders done. Positions pass the inbox by: the newest replaces the one before.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import structlog
+
+from agent import VERSION, control
+from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
+from agent.config import Config
+from agent.custody import Workflow
+from agent.duty import Custody
+from agent.health import Notifier, feed_watchdog
+from agent.intake import Intake
+from agent.journal import Journal
+from agent.performer import Performer
+from agent.position import Position
+from agent.roster import Keys, Roster
+from agent.units import Unit, told_by
+from agent.uplink import Uplink
+from agent.workflow import Decision, Draft, Event, FactorShown, Lane, Order, Parcel, Woken
+from agent.writer import JournalFailed
+from drivers.readings import (
+    DeviceLost,
+    DeviceReady,
+    FingerCompared,
+    Fix,
+    FixLost,
+    Reading,
+    Scanned,
+    Signal,
+    TagArrived,
+    Tone,
+)
+
+INBOX = 256
+"""Readings that wait for the decider; over it the ports are not read."""
+NTP_EVERY_S = 30.0
+FAULT_PAUSE_S = 5.0
+LAST_WORDS_S = 5.0
+"""Deadline of each step of an orderly end."""
+
+PARCEL = "parcel/"
+
+log = structlog.get_logger("agent")
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    unit: Unit
+    reading: Reading
+    at: Moment
+
+
+class App:
+    """One agent: everything it is made of, and how it runs."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        """To be made on the loop that it will run on."""
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.notifier = Notifier()
+        file = config.file
+        self.position = Position(
+            fresh=file.position.fresh,
+            track_every=file.position.track_every,
+            track_beyond=file.position.track_beyond,
+        )
+        config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.roster = Roster(config.state / "roster.db", Keys.load(config.state / "keys"))
+        self.journal = Journal(
+            config.state / "journal.db", source=config.source, on_trouble=self._journal_trouble
+        )
+        self.intake = Intake(self.roster)
+        self.workflow = Workflow(config.rules())
+        self.units = {spec.name: Unit(spec, self._deliver) for spec in config.units}
+        self.state = Custody()
+        self.parcels: dict[str, Parcel] = {}
+        self.uplink: Uplink | None = None
+        self._inbox: asyncio.Queue[_Arrival | Woken | asyncio.Future[None]] = asyncio.Queue(INBOX)
+        self.performer = Performer(self.units, file.custody.tones, self.clock, self.report)
+        self._stop = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._trouble: str | None = None
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until `stop`, SIGTERM or SIGINT. Raises JournalFailed when the store has failed for good."""
+        sys.setswitchinterval(0.001)  # The writer thread shall not wait 5 ms for the interpreter.
+        server = self.config.server()
+        await self.journal.open()
+        self.journal.failed.add_done_callback(lambda _: self._stop.set())
+        self._restore()
+        self.uplink = Uplink(self.journal, server, self.config.topic, birth=self._birth, report=self.report)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            async with control.serve(self.config.state / control.SOCKET, {"status": self.status}):
+                await self._run_tasks(self.uplink)
+        except* JournalFailed as failed:
+            log.critical(
+                "journal failed", reason=str(self.journal.failed.result()), times=len(failed.exceptions)
+            )
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            await self._end(self.uplink)
+        if self.journal.failed.done():
+            raise self.journal.failed.result()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def _run_tasks(self, uplink: Uplink) -> None:
+        self._started()
+        async with asyncio.TaskGroup() as group:
+            start = group.create_task
+            tasks = [
+                start(self._decide(), name="decider"),
+                start(self.performer.run(), name="performer"),
+                start(self._supervised("uplink", uplink.run), name="uplink"),
+                start(self._supervised("clock", self._follow_ntp), name="clock"),
+            ]
+            tasks += [
+                start(self._supervised(unit.name, unit.run), name=f"unit {unit.name}")
+                for unit in self.units.values()
+            ]
+            if self.notifier.watchdog_s:
+                checks = (self.journal.alive, self._inbox_alive)
+                feeding = feed_watchdog(self.notifier, checks, self.notifier.watchdog_s / 3)
+                tasks.append(start(feeding, name="watchdog"))
+            self.notifier.send("READY=1", f"STATUS={len(self.units)} units, journal at {self.journal.last}")
+            await self._stop.wait()
+            self.notifier.send("STOPPING=1")
+            for task in tasks:
+                task.cancel()
+
+    async def _end(self, uplink: Uplink) -> None:
+        """What was read is decided and remembered; what is remembered is sent next time."""
+        if self._timer is not None:
+            self._timer.cancel()
+        with contextlib.suppress(TimeoutError, JournalFailed):
+            async with asyncio.timeout(LAST_WORDS_S):
+                while not self._inbox.empty():
+                    self._take(self._inbox.get_nowait())
+                await self.report(Draft("agent.stopped", self.config.file.device.id, {}, Lane.STATE))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await uplink.close()
+        await self.journal.close()
+        self.roster.close()
+
+    async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Whatever goes wrong in there is recorded, and it starts again."""
+        while True:
+            try:
+                await run()
+            except Exception as error:
+                self._fault(name, error)
+                await asyncio.sleep(random.uniform(0.5, 1) * FAULT_PAUSE_S)
+
+    def _fault(self, name: str, error: Exception) -> None:
+        log.error("fault", part=name, error=type(error).__name__, exc_info=error)
+        self.report(Draft("agent.fault", name, {"error": type(error).__name__}, Lane.STATE))
+
+    # -- remembering ------------------------------------------------------------------------------
+
+    def report(self, draft: Draft) -> asyncio.Future[None]:
+        """An entry that no workflow decides about."""
+        now = self.clock.now()
+        return self.journal.append([draft], now, self.position.stamp(now))
+
+    def _restore(self) -> None:
+        """Take up the state where the last run left it."""
+        records = self.journal.records
+        self.parcels = {
+            key.removeprefix(PARCEL): Parcel(**value)
+            for key, value in records.items()
+            if key.startswith(PARCEL)
+        }
+        newest = self.journal.newest
+        active_ns = newest["data"]["clock"]["mono_ns"] if newest else 0
+        self.state = Custody.load(records.get("custody"), active_ns=active_ns, held=len(self.parcels))
+
+    def _started(self) -> None:
+        file = self.config.file
+        data = {
+            "version": VERSION,
+            "config": hashlib.sha256(file.model_dump_json().encode()).hexdigest(),
+            "units": {unit.name: unit.spec.kind for unit in self.units.values()},
+            "held": len(self.parcels),
+            "roster_age_s": self.roster.age_s(self.clock.now()),
+        }
+        self.report(Draft("agent.started", file.device.id, data, Lane.STATE))
+        log.info("started", device=file.device.id, units=len(self.units), entries=self.journal.last)
+        self._decide_on(Woken(at=self.clock.now(), started=True), {})
+
+    def _journal_trouble(self, trouble: str | None) -> None:
+        """A full disk: nothing is acknowledged until there is room again."""
+        self._trouble = trouble
+        if trouble:
+            log.error("journal cannot write", reason=trouble)
+            for unit in self.units.values():
+                self.performer.order(Order(unit.name, Signal(tone=Tone.BAD)))
+        else:
+            log.info("journal writes again")
+            self.report(Draft("journal.recovered", self.config.file.device.id, {}, Lane.STATE))
+
+    # -- readings in ------------------------------------------------------------------------------
+
+    async def _deliver(self, unit: Unit, reading: Reading) -> None:
+        """From a unit's task. Waits while the inbox is full."""
+        now = self.clock.now()
+        if isinstance(reading, Fix):
+            self._moved(unit, reading, now)
+        else:
+            await self._inbox.put(_Arrival(unit, reading, now))
+
+    def _moved(self, unit: Unit, fix: Fix, now: Moment) -> None:
+        utc_ns = self.position.agreed_utc_ns(fix, now)
+        if utc_ns is not None and isinstance(self.clock, SystemClock):
+            self._corrected(self.clock.observe(Trust.GPS, utc_ns, now.mono_ns, 0.5))
+        if self.position.moved(fix, now):
+            data = {"unit": unit.name, "speed_mps": fix.speed_mps, "satellites": fix.satellites}
+            self.report(Draft("position.tracked", self.config.file.device.id, data, Lane.TELEMETRY))
+
+    def _corrected(self, correction: Correction | None) -> None:
+        if correction is None:
+            return
+        data = {**asdict(correction), "offset_s": round(correction.offset_s, 3)}
+        log.info("clock corrected", offset_s=data["offset_s"], trust=correction.trust)
+        self.report(Draft("clock.corrected", self.config.file.device.id, data, Lane.STATE))
+
+    async def _follow_ntp(self) -> None:
+        while True:
+            if isinstance(self.clock, SystemClock):
+                self._corrected(self.clock.observe_ntp())
+            await asyncio.sleep(NTP_EVERY_S)
+
+    # -- decisions --------------------------------------------------------------------------------
+
+    async def _decide(self) -> None:
+        while True:
+            self._take(await self._inbox.get())
+            await self.performer.room()
+
+    def _take(self, item: "_Arrival | Woken | asyncio.Future[None]") -> None:
+        if isinstance(item, asyncio.Future):
+            if not item.done():
+                item.set_result(None)
+            return
+        try:
+            if isinstance(item, Woken):
+                self._decide_on(item, {})
+            else:
+                self._interpret(item)
+        except Exception as error:
+            # One event that we cannot digest must not stop the ones behind it.
+            self._fault("decider", error)
+
+    def _interpret(self, arrival: _Arrival) -> None:
+        unit, reading = arrival.unit, arrival.reading
+        match reading:
+            case Scanned() | TagArrived() | FingerCompared():
+                claim = self.state.login.subject if self.state.login else None
+                taken = self.intake.take(
+                    unit.name,
+                    unit.spec.kind,
+                    unit.spec.role,
+                    reading,
+                    arrival.at,
+                    claim,
+                    self.journal.records,
+                )
+                if taken is None:
+                    self.report(Draft("identity.ignored", unit.name, {"reason": "no_claim"}, Lane.STATE))
+                else:
+                    self._decide_on(taken.event, taken.records)
+            case FixLost():
+                self.position.lost(reading)
+                self.report(Draft("position.lost", unit.name, {"reason": reading.reason}, Lane.TELEMETRY))
+            case DeviceReady() | DeviceLost():
+                self._tell(unit, reading)
+                if self.uplink is not None:
+                    self.uplink.announce()
+            case _:
+                self._tell(unit, reading)
+
+    def _tell(self, unit: Unit, reading: Reading) -> None:
+        if (draft := told_by(unit, reading)) is not None:
+            self.report(draft)
+
+    def _decide_on(self, event: Event, counters: Mapping[str, Any]) -> None:
+        decision = self.workflow.decide(self.state, event, self.parcels)
+        records = {**counters, **self._changes(decision)}
+        done: asyncio.Future[None] | None = None
+        if decision.entries or records:
+            stamp = self.position.stamp(event.at)
+            done = self.journal.append(decision.entries, event.at, stamp, records)
+        self.state = decision.state
+        for label, parcel in decision.records.items():
+            if parcel is None:
+                self.parcels.pop(label, None)
+            else:
+                self.parcels[label] = parcel
+        if decision.orders:
+            answers_from = event.at if isinstance(event, FactorShown) else None
+            self.performer.later(done, decision.orders, answers_from)
+        self._wake_later()
+
+    def _changes(self, decision: Decision[Custody]) -> dict[str, Any]:
+        records: dict[str, Any] = {
+            PARCEL + label: None if parcel is None else asdict(parcel)
+            for label, parcel in decision.records.items()
+        }
+        state = decision.state.dump()
+        if state != self.journal.records.get("custody"):
+            records["custody"] = state
+        return records
+
+    def _wake_later(self) -> None:
+        """Have the workflow woken when the next thing expires. A timer that is early only asks again."""
+        wake_ns = self.workflow.wake_at(self.state)
+        if wake_ns is None or self._timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        left = max(0.0, (wake_ns - self.clock.now().mono_ns) / NS)
+        self._timer = loop.call_later(left, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        try:
+            self._inbox.put_nowait(Woken(at=self.clock.now()))
+        except asyncio.QueueFull:
+            # Whatever fills the inbox will have time looked at as well.
+            self._wake_later()
+
+    async def _inbox_alive(self) -> None:
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._inbox.put(passed)
+        await passed
+
+    # -- being asked ------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What `postern status` shows. Nothing secret, nothing personal."""
+        uplink, session = self.uplink, self.state.session
+        return {
+            **self._birth(),
+            "journal": {"last": self.journal.last, "epoch": self.journal.epoch, "trouble": self._trouble},
+            "uplink": uplink
+            and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},
+            "session": session and {"driver": session.driver, "held": self.state.held},
+            "position": dict(self.position.stamp(self.clock.now())),
+            "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
+        }
+
+    def _birth(self) -> dict[str, Any]:
+        units = {
+            unit.name: {
+                "kind": unit.spec.kind,
+                "role": unit.spec.role,
+                "state": "ready" if unit.lost is None else unit.lost.reason,
+            }
+            for unit in self.units.values()
+        }
+        return {
+            "online": True,
+            "device": self.config.file.device.id,
+            "version": VERSION,
+            "epoch": self.journal.epoch,
+            "units": units,
+        }

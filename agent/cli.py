@@ -1,0 +1,231 @@
+"""The `postern` command.
+
+Exit codes: 0 done, 1 failed, 2 a mistake in what was typed or configured, 74 the journal failed, 75 another
+agent holds the journal.
+"""
+
+import argparse
+import asyncio
+import getpass
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent import VERSION, logs
+
+EXIT_FAILED, EXIT_USAGE, EXIT_JOURNAL, EXIT_HELD = 1, 2, 74, 75
+CONFIG = Path("/etc/postern/postern.toml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    logs.configure(given.log_level, given.log_format)
+    from agent.config import BadConfig
+
+    try:
+        result: int = given.run(given)
+    except BadConfig as bad:
+        print(bad, file=sys.stderr)
+        return EXIT_USAGE
+    except BrokenPipeError:
+        return EXIT_FAILED
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="postern", description="The edge agent at the gate where a parcel changes hands."
+    )
+    parser.add_argument("--version", action="version", version=f"postern {VERSION}")
+    parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
+    parser.add_argument("--log-format", choices=logs.FORMATS, default="auto")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the agent until it is told to stop")
+    _config_option(run)
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check", help="check a config file and name every mistake")
+    check.add_argument("config", type=Path, nargs="?", default=CONFIG)
+    check.set_defaults(run=_check)
+
+    devices = commands.add_parser("devices", help="list serial ports and what answers on them")
+    devices.add_argument("--config", type=Path, help="include the units of this file")
+    devices.add_argument("--json", action="store_true", help="one JSON object a line")
+    devices.set_defaults(run=_devices)
+
+    status = commands.add_parser("status", help="ask a running agent how it is")
+    _config_option(status)
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(run=_status)
+
+    demo = commands.add_parser("demo", help="a courier's morning on virtual devices", add_help=False)
+    demo.add_argument("rest", nargs=argparse.REMAINDER)
+    demo.set_defaults(run=_demo)
+
+    _roster_commands(commands.add_parser("roster", help="who may identify here"))
+    return parser
+
+
+def _config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=CONFIG, help=f"config file ({CONFIG})")
+
+
+def _roster_commands(roster: argparse.ArgumentParser) -> None:
+    actions = roster.add_subparsers(required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="add a driver's credential; the secret is read from standard input")
+    add.add_argument("subject", help="the driver's reference: random, never a name")
+    add.add_argument("kind", choices=("badge", "static", "pin"))
+    add.add_argument("--finger", metavar="UNIT:SLOT", help="where this driver's template is, for a badge")
+    add.add_argument("--days", type=int, default=31, help="how long the row is good for (31)")
+    forget = actions.add_parser("forget", help="delete the row that a secret opens")
+    forget.add_argument("kind", choices=("badge", "static", "pin"))
+    forget.add_argument("--subject", default="", help="the driver's reference, for a PIN")
+    for action, run in ((add, _roster_add), (forget, _roster_forget)):
+        _config_option(action)
+        action.set_defaults(run=run)
+
+
+# Each command imports what it needs: `postern check` need not wait for a broker library.
+
+
+def _run(given: argparse.Namespace) -> int:
+    from agent.app import App
+    from agent.config import load
+    from agent.writer import JournalBusy, JournalFailed
+
+    config = load(given.config)
+
+    async def run() -> None:
+        await App(config).run()
+
+    try:
+        asyncio.run(run())
+    except JournalBusy as busy:
+        print(f"another agent holds the journal: {busy}", file=sys.stderr)
+        return EXIT_HELD
+    except JournalFailed as failed:
+        print(f"the journal failed: {failed}", file=sys.stderr)
+        return EXIT_JOURNAL
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    from agent.config import load
+
+    config = load(given.config)
+    config.server()
+    for unit in config.units:
+        there = unit.address.tcp is not None or unit.address.find() is not None
+        note = "" if there else "  (not there now)"
+        print(f"unit {unit.name}: {unit.kind} as {unit.role} on {unit.address.text}{note}")
+    print(f"{given.config}: good; {len(config.units)} units")
+    return 0
+
+
+def _devices(given: argparse.Namespace) -> int:
+    from agent.config import load
+    from agent.devices import Found, survey
+
+    async def show() -> int:
+        count = 0
+        async for found in survey(load(given.config).units if given.config else ()):
+            count += 1
+            print(json.dumps(_as_json(found)) if given.json else _as_line(found), flush=True)
+        return count
+
+    def _as_json(found: Found) -> dict[str, Any]:
+        return {
+            "port": found.port,
+            "unit": found.unit,
+            "kind": found.kind,
+            "hardware": found.hardware,
+            "about": None if found.about is None else dict(found.about),
+            "problem": found.problem,
+        }
+
+    def _as_line(found: Found) -> str:
+        about = " ".join(f"{key}={value}" for key, value in (found.about or {}).items())
+        name = found.unit or found.hardware
+        return f"{found.port:24} {name:12} {found.kind:8} {found.problem or about or 'open'}"
+
+    if not asyncio.run(show()) and not given.json:
+        print("no serial port found", file=sys.stderr)
+    return 0
+
+
+def _status(given: argparse.Namespace) -> int:
+    from agent import control
+    from agent.config import load
+
+    path = load(given.config).state / control.SOCKET
+    try:
+        answer = asyncio.run(control.ask(path, "status"))
+    except (OSError, TimeoutError, ValueError) as error:
+        print(f"no agent answers at {path}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print(json.dumps(answer, indent=None if given.json else 2))
+    return 0
+
+
+def _demo(given: argparse.Namespace) -> int:
+    # The agent never imports the simulators: the demo is a program of its own that starts an agent.
+    os.execv(sys.executable, [sys.executable, "-m", "simulators.demo", *given.rest])
+
+
+def _roster_add(given: argparse.Namespace) -> int:
+    from agent.roster import RosterError, Row
+
+    try:
+        finger = _finger(given.finger)
+        until = int(time.time()) + given.days * 86_400
+        row = Row(subject=given.subject, kind=given.kind, finger=finger, until=until)
+        roster = _roster(given)
+        roster.put(row, _token(given), as_of=int(time.time()))
+    except (RosterError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    print(f"{given.kind} of {given.subject} is good for {given.days} days; {len(roster)} rows")
+    roster.close()
+    return 0
+
+
+def _roster_forget(given: argparse.Namespace) -> int:
+    roster = _roster(given)
+    there = roster.forget(given.kind, _token(given))
+    roster.close()
+    print("forgotten" if there else "no row opens with that")
+    return 0 if there else EXIT_FAILED
+
+
+def _roster(given: argparse.Namespace) -> Any:
+    from agent.config import load
+    from agent.roster import Keys, Roster
+
+    state = load(given.config).state
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Roster(state / "roster.db", Keys.load(state / "keys"))
+
+
+def _finger(text: str | None) -> tuple[str, int] | None:
+    if text is None:
+        return None
+    unit, _, slot = text.rpartition(":")
+    if not unit or not slot.isdecimal():
+        raise ValueError(f"--finger: expected UNIT:SLOT, got {text!r}")
+    return unit, int(slot)
+
+
+def _token(given: argparse.Namespace) -> bytes:
+    """From a prompt that does not echo, or the first line of standard input. Never from the command line."""
+    from agent.roster import pin_token
+
+    text = getpass.getpass(f"{given.kind}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    secret = text.strip().encode()
+    return pin_token(given.subject, secret) if given.kind == "pin" else secret

@@ -1,0 +1,156 @@
+"""From a reading to an event: what does it mean here, who is it, has it been seen before?
+
+A driver says what happened; the role that the config gives its unit says what that means. This is the step
+between the two: labels are ranked, credentials judged by the roster and forgotten, control codes taken
+apart. What comes out holds no secret.
+"""
+
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from agent.clock import Moment
+from agent.labels import Confidence, Label, read_epc, read_label
+from agent.roster import Roster
+from agent.workflow import CodeEntered, ControlScanned, Event, FactorShown, LabelRead
+from drivers.readings import FingerCompared, Scanned, TagArrived
+
+CONTROL = b"POSTERN:"
+"""Control codes on the workflow's own sheet, e.g. `POSTERN:HANDOVER:RECIPIENT`."""
+
+SEEN_LIMIT = 4096
+"""Contents remembered for the duplicate check; over it the oldest is forgotten."""
+
+CANDIDATES = 3
+"""Readings of an ambiguous label kept in the entry, the chosen one included."""
+
+
+class Role(StrEnum):
+    """What a unit is there for."""
+
+    PARCEL = "parcel"
+    BADGE = "badge"
+    TOKEN = "token"
+    KEYPAD = "keypad"
+    POSITION = "position"
+    FINGER = "finger"
+
+
+ROLES: Mapping[str, tuple[Role, ...]] = {
+    "line": (Role.PARCEL, Role.BADGE, Role.TOKEN, Role.KEYPAD),
+    "ssi": (Role.PARCEL, Role.BADGE),
+    "em4100": (Role.BADGE, Role.PARCEL),
+    "m100": (Role.PARCEL, Role.BADGE),
+    "nmea": (Role.POSITION,),
+    "gpsd": (Role.POSITION,),
+    "r503": (Role.FINGER,),
+}
+"""Roles each kind of device can have; the first is the one it has when the config is silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An event, and the roster's counters that must be committed with it."""
+
+    event: Event
+    records: Mapping[str, Any]
+
+
+class Intake:
+    """Keeps only what a duplicate check needs."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
+        self._seen: OrderedDict[tuple[str, str, bytes], int] = OrderedDict()
+
+    def take(
+        self,
+        unit: str,
+        kind: str,
+        role: Role,
+        reading: Scanned | TagArrived | FingerCompared,
+        at: Moment,
+        claim: str | None,
+        records: Mapping[str, Any],
+    ) -> Taken | None:
+        """The event that a reading makes, or None for one that means nothing in this role.
+
+        `claim` is the subject who has begun to prove who they are: a PIN or finger is judged against it.
+        """
+        match reading:
+            case FingerCompared():
+                if claim is None:
+                    return None
+                judged = self.roster.compared(reading, module=unit, subject=claim, now=at, records=records)
+                return Taken(FactorShown(unit=unit, at=at, verdict=judged.verdict), judged.records)
+            case Scanned() if role is Role.PARCEL and CONTROL in reading.data[: len(CONTROL) + 3]:
+                words = reading.data.split(CONTROL, 1)[1].decode("ascii", "replace").lower().split(":")
+                return Taken(ControlScanned(unit=unit, at=at, words=tuple(words)), {})
+            case Scanned(data=data, symbology=symbology) if role is Role.PARCEL:
+                labels = read_label(data, symbology)
+                return Taken(self._label(unit, kind, data, symbology, labels, {}, at), {})
+            case TagArrived(uid=uid) if role is Role.PARCEL:
+                labels = _tag_labels(reading)
+                radio = {} if reading.rssi_dbm is None else {"rssi_dbm": reading.rssi_dbm}
+                return Taken(self._label(unit, kind, uid, reading.technology, labels, radio, at), {})
+            case Scanned(data=data):
+                return self._credential(unit, role, data, at, claim, records)
+            case TagArrived(uid=uid):
+                return self._credential(unit, role, uid.hex().encode(), at, claim, records)
+
+    def _credential(
+        self, unit: str, role: Role, data: bytes, at: Moment, claim: str | None, records: Mapping[str, Any]
+    ) -> Taken:
+        if role is Role.KEYPAD and claim is None:
+            return Taken(CodeEntered(unit=unit, at=at, digest=self.roster.keys.digest("code", data)), {})
+        kind = {Role.KEYPAD: "pin", Role.TOKEN: "static"}.get(role, "badge")
+        judged = self.roster.present(kind, data, reader=unit, claim=claim, now=at, records=records)
+        return Taken(FactorShown(unit=unit, at=at, verdict=judged.verdict), judged.records)
+
+    def _label(
+        self,
+        unit: str,
+        kind: str,
+        raw: bytes,
+        symbology: str | None,
+        labels: tuple[Label, ...],
+        more: Mapping[str, Any],
+        at: Moment,
+    ) -> LabelRead:
+        best = labels[0]
+        evidence: dict[str, Any] = {
+            "raw": b64encode(raw).decode(),
+            "symbology": symbology,
+            "driver": kind,
+            "scheme": best.scheme,
+            **more,
+        }
+        if best.fields:
+            evidence["fields"] = dict(best.fields)
+        if len(labels) > 1:
+            evidence["candidates"] = [label.id for label in labels[:CANDIDATES]]
+        return LabelRead(
+            unit=unit,
+            at=at,
+            label=best.id,
+            evidence=evidence,
+            repeated_after=self._repeated((unit, symbology or "", raw), at),
+        )
+
+    def _repeated(self, key: tuple[str, str, bytes], at: Moment) -> float | None:
+        before = self._seen.pop(key, None)
+        self._seen[key] = at.mono_ns
+        if len(self._seen) > SEEN_LIMIT:
+            self._seen.popitem(last=False)
+        return None if before is None else at.since(before)
+
+
+def _tag_labels(tag: TagArrived) -> tuple[Label, ...]:
+    if tag.technology == "epc-gen2":
+        return read_epc(tag.uid, tag.pc)
+    # A chip's own number is nobody's parcel number, however much it may look like one.
+    uid = tag.uid.hex()
+    return (Label(scheme=tag.technology, id=f"uid:{uid}", fields={}, confidence=Confidence.TEXT),)

@@ -1,0 +1,87 @@
+"""Actions out: remember, then act.
+
+Waits for each decision's commit, in order, and only then passes its orders to the units. A commit that
+fails takes its orders with it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agent.clock import NS, Clock, Moment
+from agent.units import Unit
+from agent.workflow import Draft, Lane, Order
+from drivers.readings import Signal
+
+UNCOMMITTED = 1024
+"""Decisions that wait for their commit; over it the decider waits."""
+GRID_NS = 150_000_000
+"""Answers about identity leave on this grid, so that their timing tells nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    done: asyncio.Future[None] | None
+    orders: tuple[Order, ...]
+    answers_from: Moment | None
+
+
+class Performer:
+    """Does what was decided, once it is on stable storage."""
+
+    def __init__(
+        self,
+        units: Mapping[str, Unit],
+        tones: str | None,
+        clock: Clock,
+        report: Callable[[Draft], object],
+    ) -> None:
+        self._units = units
+        self._tones = tones
+        self._clock = clock
+        self._report = report
+        self._waiting: asyncio.Queue[_Later] = asyncio.Queue()
+        self._room = asyncio.Event()
+
+    def later(
+        self, done: asyncio.Future[None] | None, orders: tuple[Order, ...], answers_from: Moment | None
+    ) -> None:
+        """Have orders done after `done`; answers about identity on the grid that starts at `answers_from`."""
+        self._waiting.put_nowait(_Later(done, orders, answers_from))
+
+    async def room(self) -> None:
+        """Wait while too many decisions are not committed yet."""
+        while self._waiting.qsize() >= UNCOMMITTED:
+            self._room.clear()
+            await self._room.wait()
+
+    async def run(self) -> None:
+        """For ever. Raises JournalFailed with the first commit that does."""
+        while True:
+            later = await self._waiting.get()
+            self._room.set()
+            if later.done is not None:
+                await asyncio.shield(later.done)
+            if later.answers_from is not None:
+                await self._next_on_grid(later.answers_from)
+            for order in later.orders:
+                self.order(order)
+
+    def order(self, order: Order) -> None:
+        """Pass an action to its unit; one that cannot be done is recorded."""
+        unit = self._unit_for(order)
+        if unit is not None and (reason := unit.order(order.action)):
+            data = {"action": type(order.action).__name__, "reason": reason}
+            self._report(Draft("device.action_failed", unit.name, data, Lane.TELEMETRY))
+
+    async def _next_on_grid(self, start: Moment) -> None:
+        past_ns = (self._clock.now().mono_ns - start.mono_ns) % GRID_NS
+        await asyncio.sleep((GRID_NS - past_ns) / NS)
+
+    def _unit_for(self, order: Order) -> Unit | None:
+        """The unit itself, or for tones it cannot sound the one that the config names for them."""
+        unit = self._units.get(order.unit)
+        if isinstance(order.action, Signal) and (unit is None or not unit.can(order.action)):
+            tones = self._units.get(self._tones or "")
+            return tones if tones is not None and tones.can(order.action) else None
+        return unit

@@ -1,0 +1,267 @@
+"""Who holds this credential? The identity cache, and the only room that sees what a person presented.
+
+A row opens only by presentation: the presented secret itself yields the row's lookup id, its key and a
+check value, so that the file alone names nobody.
+
+    v = HMAC-SHA256(K_epoch, kind || SHA256(token))
+    HMAC-SHA512(P_device, v) = lookup id (16 bytes) || ChaCha20-Poly1305 key (32) || check value (16)
+
+The rows live in a file of their own and are read on the loop; counters that must never roll back live with
+the journal's records. A verdict is pure data; what it changes comes back beside it and is committed with
+the entry that tells of it.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from agent.clock import NS, Moment
+from agent.lockout import Tries, reader_failed, reader_may_try, subject_failed, subject_may_try
+from agent.workflow import Outcome, Verdict
+from drivers.readings import CompareResult, FingerCompared
+
+LEVELS = {"badge": 0, "pin": 1, "slot": 1, "static": 1}
+"""Assurance of each kind of factor. A badge can be cloned: it says who, and proves nothing."""
+
+PRESENTED = ("badge", "static", "pin")
+"""Kinds whose secret is presented to us. A slot is compared by the fingerprint module."""
+
+MIN_TOKEN_BYTES = 16
+"""128 bits: a static token below this could be guessed."""
+
+_TABLE = "CREATE TABLE IF NOT EXISTS row (id BLOB PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
+_ABOUT = "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID"
+
+
+class RosterError(Exception):
+    """A roster operation that makes no sense, in words for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The two secrets that rows are sealed under. Losing either closes every row for good."""
+
+    device: bytes
+    """P_device, the pepper: never leaves this device."""
+    epoch: bytes
+    """K_epoch: shared by the devices of one scope until it is rotated."""
+
+    def __repr__(self) -> str:
+        return "Keys(...)"
+
+    @classmethod
+    def load(cls, folder: Path) -> "Keys":
+        """Read the key files, making them (0600) where they do not exist yet."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(_key(folder / "pepper"), _key(folder / "epoch"))
+
+    def derive(self, kind: str, token: bytes) -> tuple[bytes, bytes, bytes]:
+        """Lookup id, row key and check value of a presented secret."""
+        v = hmac.digest(self.epoch, kind.encode() + hashlib.sha256(token).digest(), "sha256")
+        okm = hmac.digest(self.device, v, "sha512")
+        return okm[:16], okm[16:48], okm[48:]
+
+    def digest(self, purpose: str, value: bytes) -> str:
+        """A short keyed digest, to tell equal values apart from different ones without keeping them."""
+        return hmac.digest(self.device, purpose.encode() + b"\0" + value, "sha256")[:8].hex()
+
+
+def _key(path: Path) -> bytes:
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(os.urandom(32))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise RosterError(f"{path}: expected a key of 32 bytes, got {len(key)}")
+    return key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a credential says about the person who presents it."""
+
+    subject: str
+    """Random driver reference; the name behind it is known to the fleet alone."""
+    kind: str
+    finger: tuple[str, int] | None = None
+    """Fingerprint module (unit name) and slot of this subject's template."""
+    until: int | None = None
+    """Seconds since 1970 UTC after which the row is void."""
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, and the counters it changes."""
+
+    verdict: Verdict
+    records: Mapping[str, Any]
+
+
+class Roster:
+    """The sealed rows and the counters of one device."""
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.keys = keys
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(_TABLE)
+        self._db.execute(_ABOUT)
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- provisioning -----------------------------------------------------------------------------
+
+    def put(self, row: Row, token: bytes, *, as_of: int) -> None:
+        """Seal a row under the secret that opens it. Raises RosterError for what could be guessed."""
+        if row.kind not in PRESENTED:
+            raise RosterError(f"expected one of {', '.join(PRESENTED)}, got {row.kind!r}")
+        if row.kind == "static" and len(token) < MIN_TOKEN_BYTES:
+            raise RosterError(f"expected a token of at least {MIN_TOKEN_BYTES} bytes, got {len(token)}")
+        lookup, key, check = self.keys.derive(row.kind, token)
+        body = {"subject": row.subject, "finger": row.finger, "until": row.until, "revoked": row.revoked}
+        nonce = os.urandom(12)
+        sealed = check + nonce + ChaCha20Poly1305(key).encrypt(nonce, json.dumps(body).encode(), lookup)
+        self._db.execute("INSERT OR REPLACE INTO row VALUES (?, ?)", (lookup, sealed))
+        self._db.execute("INSERT OR REPLACE INTO about VALUES ('as_of', ?)", (as_of,))
+
+    def forget(self, kind: str, token: bytes) -> bool:
+        """Delete the row this secret opens; False if there is none."""
+        lookup, _, _ = self.keys.derive(kind, token)
+        return self._db.execute("DELETE FROM row WHERE id = ?", (lookup,)).rowcount > 0
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM row").fetchone()[0])
+
+    # -- judging ----------------------------------------------------------------------------------
+
+    def present(
+        self,
+        kind: str,
+        token: bytes,
+        *,
+        reader: str,
+        claim: str | None,
+        now: Moment,
+        records: Mapping[str, Any],
+    ) -> Judgement:
+        """Judge a badge, static token or PIN.
+
+        A PIN counts only for the subject that `claim` names, and fails against that subject. Everything
+        else that is unknown fails against the reader.
+        """
+        if not reader_may_try(_tries(records, f"reader/{reader}"), now):
+            return Judgement(Verdict(outcome=Outcome.PAUSED, kind=kind), {})
+        row = self._open(kind, pin_token(claim, token) if kind == "pin" and claim else token)
+        subject = row.subject if row else claim if kind == "pin" else None
+        if subject and not subject_may_try(_tries(records, f"subject/{subject}"), now):
+            return self._failed(Outcome.LOCKED, kind, subject, reader, now, records, held_against=False)
+        if row is None:
+            outcome = Outcome.MISMATCH if subject else Outcome.UNKNOWN
+            return self._failed(outcome, kind, subject, reader, now, records)
+        if row.revoked:
+            return self._failed(Outcome.REVOKED, kind, subject, reader, now, records, held_against=False)
+        if row.until is not None and now.utc_ns > row.until * NS:
+            return self._failed(Outcome.EXPIRED, kind, subject, reader, now, records, held_against=False)
+        return self._granted(kind, row.subject, row.finger, now, records)
+
+    def compared(
+        self, reading: FingerCompared, *, module: str, subject: str, now: Moment, records: Mapping[str, Any]
+    ) -> Judgement:
+        """Judge what the fingerprint module said about the slot that `subject` claims."""
+        if not subject_may_try(_tries(records, f"subject/{subject}"), now):
+            return self._failed(Outcome.LOCKED, "slot", subject, module, now, records, held_against=False)
+        match reading.result:
+            case CompareResult.MATCHED:
+                return self._granted("slot", subject, None, now, records)
+            case CompareResult.NOT_MATCHED | CompareResult.EMPTY_SLOT:
+                return self._failed(Outcome.MISMATCH, "slot", subject, module, now, records)
+            case CompareResult.NO_FINGER | CompareResult.POOR_IMAGE:
+                return Judgement(Verdict(outcome=Outcome.NO_TRY, kind="slot", subject=subject), {})
+
+    def age_s(self, now: Moment) -> float | None:
+        """Seconds since the rows were last known to be right; None for an empty roster."""
+        found = self._db.execute("SELECT value FROM about WHERE key = 'as_of'").fetchone()
+        return None if found is None else max(0.0, now.utc_ns / NS - found[0])
+
+    def _open(self, kind: str, token: bytes) -> Row | None:
+        lookup, key, check = self.keys.derive(kind, token)
+        found = self._db.execute("SELECT sealed FROM row WHERE id = ?", (lookup,)).fetchone()
+        if found is None or not hmac.compare_digest(found[0][:16], check):
+            return None
+        sealed = found[0]
+        try:
+            body = json.loads(ChaCha20Poly1305(key).decrypt(sealed[16:28], sealed[28:], lookup))
+        except InvalidTag:
+            return None
+        finger = (body["finger"][0], body["finger"][1]) if body["finger"] else None
+        return Row(
+            subject=body["subject"], kind=kind, finger=finger, until=body["until"], revoked=body["revoked"]
+        )
+
+    def _granted(
+        self,
+        kind: str,
+        subject: str,
+        finger: tuple[str, int] | None,
+        now: Moment,
+        records: Mapping[str, Any],
+    ) -> Judgement:
+        verdict = Verdict(
+            outcome=Outcome.GRANTED,
+            kind=kind,
+            subject=subject,
+            level=LEVELS[kind],
+            finger=finger,
+            age_s=_rounded(self.age_s(now)),
+        )
+        # A badge proves nothing, so showing it forgives nothing.
+        key = f"subject/{subject}"
+        return Judgement(verdict, {key: None} if kind != "badge" and key in records else {})
+
+    def _failed(
+        self,
+        outcome: Outcome,
+        kind: str,
+        subject: str | None,
+        reader: str,
+        now: Moment,
+        records: Mapping[str, Any],
+        *,
+        held_against: bool = True,
+    ) -> Judgement:
+        verdict = Verdict(outcome=outcome, kind=kind, subject=subject, age_s=_rounded(self.age_s(now)))
+        key = f"reader/{reader}"
+        changes = {key: reader_failed(_tries(records, key), now).dump()}
+        if subject and held_against:
+            key = f"subject/{subject}"
+            changes[key] = subject_failed(_tries(records, key), now).dump()
+        return Judgement(verdict, changes)
+
+
+def pin_token(subject: str, pin: bytes) -> bytes:
+    """A PIN is worth something only together with the subject whose badge was shown."""
+    return subject.encode() + b"\0" + pin
+
+
+def _tries(records: Mapping[str, Any], key: str) -> Tries:
+    return Tries.load(records.get(key))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -1,0 +1,245 @@
+"""One unit: a device that the config names, opened, driven, lost and reopened, for ever.
+
+A failing device is this port's problem alone. It is reported once for each change, reopened with full
+jitter between half a second and half a minute, at once when its node comes back, and the backoff begins
+anew after it has been healthy for a while.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from agent.clock import mono_ns
+from agent.intake import Role
+from agent.workflow import Draft, Lane
+from drivers import driver_for
+from drivers.base import ActionRefused, Driver, NoReply, Options
+from drivers.port import Address, Port, PortGone, open_port
+from drivers.readings import (
+    Action,
+    ActionDone,
+    DeviceLost,
+    DeviceReady,
+    FingerEnrolled,
+    NoiseCounted,
+    Reading,
+    Signal,
+    TagLeft,
+)
+
+HEALTHY_S = 10.0
+NODE_POLL_S = 0.25
+"""How often a waiting unit looks whether its node has come back."""
+USB_POLL_S = 1.0
+"""Finding a device by its USB ids walks sysfs, which costs more."""
+NOISE_EVERY_S = 10.0
+ORDERS = 64
+"""Actions a unit keeps waiting; over it the newest is refused."""
+STALE_SIGNAL_S = 1.5
+"""A tone this late would be taken for the answer to something else."""
+
+Node = tuple[str, int, int]
+"""Path, inode and change time of a device node."""
+
+Deliver = Callable[["Unit", Reading], Awaitable[None]]
+
+log = structlog.get_logger("unit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSpec:
+    """What the config says about one unit."""
+
+    name: str
+    kind: str
+    role: Role
+    address: Address
+    baud: int
+    options: Options
+
+
+class Unit:
+    """Supervises one device and queues what it is asked to do."""
+
+    def __init__(self, spec: UnitSpec, deliver: Deliver) -> None:
+        self.spec = spec
+        self.lost: DeviceLost | None = DeviceLost(reason="absent", detail="not opened yet")
+        """Why the unit cannot be used, or None while it can."""
+        self.driver: Driver | None = None
+        self._deliver = deliver
+        self._orders: asyncio.Queue[tuple[int, Action]] = asyncio.Queue(ORDERS)
+        self._told: DeviceLost | None = None
+        self._opened_node: Node | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def ready(self) -> bool:
+        return self.lost is None
+
+    def can(self, action: Action) -> bool:
+        """Whether the device is there and knows such an action."""
+        return self.driver is not None and self.ready and type(action) in self.driver.performs
+
+    def order(self, action: Action) -> str:
+        """Queue an action; the reason why it will not be done, or nothing."""
+        if not self.ready:
+            return "lost"
+        try:
+            self._orders.put_nowait((mono_ns(), action))
+        except asyncio.QueueFull:
+            return "busy"
+        return ""
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            async for attempt in AsyncRetrying(
+                wait=wait_random_exponential(multiplier=0.5, max=30),
+                retry=retry_if_exception_type((PortGone, NoReply)),
+                before_sleep=self._tell_of_wait,
+                sleep=self._pause,
+            ):
+                with attempt:
+                    await self._serve()
+
+    async def _serve(self) -> None:
+        """One opening of the port. Raises unless the device was healthy for a while."""
+        opened = mono_ns()
+        failure: PortGone | NoReply | None = None
+        try:
+            port = await open_port(self.spec.address, baud=self.spec.baud)
+            self._opened_node = _node(self.spec.address)
+            try:
+                await self._drive(port)
+            finally:
+                port.close()
+        except* (PortGone, NoReply) as group:
+            failure = _first(group)
+        if failure is not None:
+            healthy = self.ready and (mono_ns() - opened) / 1e9 > HEALTHY_S
+            await self._went(failure)
+            if not healthy:
+                raise failure
+
+    async def _drive(self, port: Port) -> None:
+        driver = driver_for(self.spec.kind)(port, self._emit, self.spec.options)
+        try:
+            about = await driver.identify()
+            self.driver, self.lost, self._told = driver, None, None
+            log.info("ready", unit=self.name, kind=self.spec.kind, port=port.path, **about)
+            await self._emit(DeviceReady(port=port.path, about=about))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(driver.run(), name=f"{self.name}: reading")
+                group.create_task(self._perform(driver), name=f"{self.name}: orders")
+                group.create_task(self._count_noise(driver), name=f"{self.name}: noise")
+        finally:
+            await self._report_noise(driver)
+
+    async def _emit(self, reading: Reading) -> None:
+        await self._deliver(self, reading)
+
+    async def _went(self, error: PortGone | NoReply) -> None:
+        reason, detail = (error.reason, error.detail) if isinstance(error, PortGone) else ("deaf", str(error))
+        self.driver, self.lost = None, DeviceLost(reason=reason, detail=detail)
+        while not self._orders.empty():
+            _, action = self._orders.get_nowait()
+            await self._emit(ActionDone(action=action, ok=False, reason="lost"))
+        if self._told is None or self._told.reason != reason:
+            self._told = self.lost
+            log.warning("lost", unit=self.name, reason=reason, detail=detail)
+            await self._emit(self.lost)
+
+    async def _perform(self, driver: Driver) -> None:
+        while True:
+            ordered_ns, action = await self._orders.get()
+            if isinstance(action, Signal) and (mono_ns() - ordered_ns) / 1e9 > STALE_SIGNAL_S:
+                await self._emit(ActionDone(action=action, ok=False, reason="too_late"))
+                continue
+            try:
+                await driver.perform(action)
+            except (ActionRefused, NoReply) as refused:
+                await self._emit(ActionDone(action=action, ok=False, reason=str(refused)))
+                if isinstance(refused, NoReply):
+                    raise
+            else:
+                # A tone that sounded is no news, and there is one for every scan.
+                if not isinstance(action, Signal):
+                    await self._emit(ActionDone(action=action, ok=True))
+
+    async def _count_noise(self, driver: Driver) -> None:
+        while True:
+            await asyncio.sleep(NOISE_EVERY_S)
+            await self._report_noise(driver)
+
+    async def _report_noise(self, driver: Driver) -> None:
+        if driver.noise:
+            counts = dict(driver.noise)
+            driver.noise.clear()
+            await self._emit(NoiseCounted(counts=counts))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until there is a node that was not there when we last opened one."""
+        address = self.spec.address
+        if self.lost is None or self.lost.reason not in ("absent", "gone") or address.tcp:
+            await asyncio.sleep(seconds)
+            return
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    node = await loop.run_in_executor(None, _node, address)
+                    if node is not None and node != self._opened_node:
+                        return
+                    await asyncio.sleep(USB_POLL_S if address.usb else NODE_POLL_S)
+
+    def _tell_of_wait(self, attempt: RetryCallState) -> None:
+        wait = attempt.next_action.sleep if attempt.next_action else 0.0
+        reason = self.lost.reason if self.lost else ""
+        log.debug(
+            "waiting", unit=self.name, reason=reason, attempt=attempt.attempt_number, wait_s=round(wait, 2)
+        )
+
+
+def _node(address: Address) -> Node | None:
+    """The node as it is now: a device that comes back has a new one, though perhaps of the same name."""
+    with contextlib.suppress(OSError):
+        if path := address.find():
+            about = os.stat(path)
+            return path, about.st_ino, about.st_ctime_ns
+    return None
+
+
+def _first(group: BaseExceptionGroup[PortGone | NoReply]) -> PortGone | NoReply:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def told_by(unit: Unit, reading: Reading) -> Draft | None:
+    """The entry that tells what happened to a device."""
+    about: Mapping[str, Any]
+    match reading:
+        case DeviceReady(port=port, about=said):
+            about = {"kind": unit.spec.kind, "port": port, "about": dict(said)}
+            return Draft("device.ready", unit.name, about, Lane.STATE)
+        case DeviceLost(reason=reason, detail=detail):
+            return Draft("device.lost", unit.name, {"reason": reason, "detail": detail[:200]}, Lane.STATE)
+        case NoiseCounted(counts=counts):
+            return Draft("device.noise_counted", unit.name, {"counts": dict(counts)}, Lane.TELEMETRY)
+        case ActionDone(action=action, ok=ok, reason=reason):
+            about = {"action": type(action).__name__, "reason": reason[:200]}
+            return Draft(f"device.action_{'done' if ok else 'failed'}", unit.name, about, Lane.TELEMETRY)
+        case FingerEnrolled(slot=slot, ok=ok, reason=reason):
+            about = {"slot": slot, "ok": ok, "reason": reason}
+            return Draft("device.finger_enrolled", unit.name, about, Lane.STATE)
+        case TagLeft(technology=technology) if unit.spec.role is Role.PARCEL:
+            return Draft("device.tag_left", unit.name, {"technology": technology}, Lane.TELEMETRY)
+    return None

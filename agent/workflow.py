@@ -1,0 +1,156 @@
+"""The words that workflows, journal and app share: events in, decisions out.
+
+A workflow is a pure function: state and event in, decision out. It reads no clock, asks nobody and does
+nothing; what must be done, it returns. The app commits a decision's entries, state and records in one
+transaction, and only then performs its orders.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, Generic, TypeVar
+
+from agent.clock import Moment
+from drivers.readings import Action
+
+S = TypeVar("S")
+
+
+class Lane(IntEnum):
+    """How dearly an entry is kept and how soon it is sent."""
+
+    CUSTODY = 0
+    """Custody and doors: never dropped, first to leave."""
+    STATE = 1
+    TELEMETRY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An entry before the journal gives it sequence, time and place."""
+
+    type: str
+    """`<room>.<past tense>`; `postern.` is put before it."""
+    subject: str
+    """Parcel, door or device id."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    lane: Lane = Lane.CUSTODY
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An action for one unit. An empty unit means: whoever sounds the tones."""
+
+    unit: str
+    action: Action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Generic[S]):
+    """What a workflow wants remembered and then done."""
+
+    state: S
+    entries: tuple[Draft, ...] = ()
+    records: Mapping[str, "Parcel | None"] = field(default_factory=dict)
+    """Parcels that changed hands: the new record, or None for one that is no longer here."""
+    orders: tuple[Order, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """A parcel in somebody's custody at this device."""
+
+    holder: str
+    """Reference of the driver who holds it."""
+    since: str
+    """RFC 3339 UTC, best knowledge."""
+    offered: bool = False
+    """It is on the table of the handover that is going on."""
+
+
+class Outcome(StrEnum):
+    """What the roster made of a factor. The person at the reader sees only granted or not."""
+
+    GRANTED = "granted"
+    UNKNOWN = "unknown"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    LOCKED = "locked"
+    PAUSED = "paused"
+    """The reader is resting after a burst of failures."""
+    MISMATCH = "mismatch"
+    """Known subject, wrong finger or PIN."""
+    NO_TRY = "no_try"
+    """Nothing was compared: no finger in time, no usable image. Not held against anyone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The roster's answer about one factor."""
+
+    outcome: Outcome
+    kind: str
+    """`badge`, `pin`, `slot`, `static`."""
+    subject: str | None = None
+    """Reference of the driver the factor belongs to, where that is known."""
+    level: int = 0
+    finger: tuple[str, int] | None = None
+    """Module and slot that hold this subject's template."""
+    age_s: float | None = None
+    """How old the knowledge behind this answer is."""
+
+    @property
+    def granted(self) -> bool:
+        return self.outcome is Outcome.GRANTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRead:
+    """A parcel's label or tag was read by a unit whose role that is."""
+
+    unit: str
+    at: Moment
+    label: str
+    """Canonical id of the most likely reading."""
+    evidence: Mapping[str, Any]
+    """Raw bytes, symbology, candidates, driver: what the entry keeps of the scan."""
+    repeated_after: float | None
+    """Seconds since this unit last read the same content in the same symbology; None if it did not lately."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactorShown:
+    """Somebody showed a badge, token, PIN or finger, and the roster has judged it."""
+
+    unit: str
+    at: Moment
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlScanned:
+    """A control code of the workflow's own sheet."""
+
+    unit: str
+    at: Moment
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeEntered:
+    """Something typed or shown that is no PIN of a login: a recipient's code. Only its digest is kept."""
+
+    unit: str
+    at: Moment
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Woken:
+    """The time a decision asked to be woken at has come, or the agent has just started."""
+
+    at: Moment
+    started: bool = False
+
+
+Event = LabelRead | FactorShown | ControlScanned | CodeEntered | Woken
