@@ -235,6 +235,7 @@ class NmeaDriver(PositionDriver[Sentence]):
     """One fix per interval while the receiver has one, and once that it has lost it."""
 
     kind = "nmea"
+    ANSWERS = True
     BAUD = 9600
 
     def __init__(

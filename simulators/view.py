@@ -1,0 +1,135 @@
+"""What a person sees of the demo: a live picture on a terminal, plain lines elsewhere.
+
+The picture needs `rich`, which is an extra; without it, or without a terminal, every step and every entry
+the fleet receives is one line.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass
+class Scene:
+    """Everything there is to show."""
+
+    title: str = ""
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    """Text and state: `now`, `done`, `failed`."""
+    entries: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=12))
+    """Newest entries at the fleet: sequence, type, subject."""
+    facts: Callable[[], Iterable[tuple[str, str]]] = field(default=lambda: ())
+    """Name and value pairs, asked anew for every picture."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+class View(Protocol):
+    """Shows a scene as it changes."""
+
+    def step(self, text: str) -> None:
+        """The next step of the story has begun."""
+        ...
+
+    def entry(self, sequence: str, kind: str, subject: str) -> None:
+        """The fleet has received an entry."""
+        ...
+
+    def failed(self) -> None:
+        """The current step went wrong."""
+        ...
+
+
+class Lines:
+    """One line a step and a line an entry."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def step(self, text: str) -> None:
+        _advance(self.scene, text)
+        print(f"{self.scene.seconds:5.1f} s  {text}", flush=True)
+
+    def entry(self, sequence: str, kind: str, subject: str) -> None:
+        self.scene.entries.append((sequence, kind, subject))
+        print(f"{'':9}fleet <- {sequence:>4} {kind:34} {subject}", flush=True)
+
+    def failed(self) -> None:
+        print(f"{'':9}this step failed", flush=True)
+
+
+class Picture:
+    """A layout drawn four times a second."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def step(self, text: str) -> None:
+        _advance(self.scene, text)
+
+    def entry(self, sequence: str, kind: str, subject: str) -> None:
+        self.scene.entries.append((sequence, kind, subject))
+
+    def failed(self) -> None:
+        if self.scene.steps:
+            text, _ = self.scene.steps[-1]
+            self.scene.steps[-1] = (text, "failed")
+
+    def __rich__(self) -> Any:
+        from rich.columns import Columns
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        marks = {"now": ("›", "bold yellow"), "done": ("✓", "green"), "failed": ("✗", "bold red")}
+        story = Text()
+        for text, state in self.scene.steps[-14:]:
+            mark, style = marks[state]
+            story.append(f" {mark} {text}\n", style=style if state != "done" else "")
+        facts = Table.grid(padding=(0, 2))
+        for name, value in self.scene.facts():
+            facts.add_row(Text(name, style="dim"), value)
+        entries = Table(box=None, expand=True, show_edge=False, header_style="dim")
+        for column in ("seq", "entry", "subject"):
+            entries.add_column(column, no_wrap=True)
+        for sequence, kind, subject in self.scene.entries:
+            entries.add_row(sequence, Text(kind, style=_colour(kind)), subject)
+        return Group(
+            Text(f"{self.scene.title}   {self.scene.seconds:.0f} s", style="bold reverse"),
+            Columns([Panel(story, title="the morning", width=58), Panel(facts, title="now", width=40)]),
+            Panel(entries, title="what the fleet has received", width=99),
+        )
+
+
+def _colour(kind: str) -> str:
+    if "refused" in kind or "failed" in kind or "lost" in kind:
+        return "red"
+    if "handed_over" in kind or "session" in kind:
+        return "cyan"
+    return "green" if "custody" in kind else ""
+
+
+def _advance(scene: Scene, text: str) -> None:
+    if scene.steps and scene.steps[-1][1] == "now":
+        scene.steps[-1] = (scene.steps[-1][0], "done")
+    scene.steps.append((text, "now"))
+
+
+def open_view(scene: Scene, *, plain: bool) -> tuple[View, AbstractContextManager[object]]:
+    """The view that suits where standard output goes, and the context it lives in."""
+    if plain or not sys.stdout.isatty():
+        return Lines(scene), nullcontext()
+    try:
+        from rich.live import Live
+    except ImportError:
+        return Lines(scene), nullcontext()
+    picture = Picture(scene)
+    return picture, Live(picture, refresh_per_second=8)
