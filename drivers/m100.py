@@ -145,7 +145,7 @@ class M100Driver(Driver):
     ANSWERS = True
     OptionsType = M100Options
     BAUD = 115200
-    performs: ClassVar[frozenset[type[Any]]] = frozenset((EnableScanning, SetPower))
+    performs: frozenset[type[Any]] = frozenset((EnableScanning, SetPower))
 
     ANSWER_WITHIN = 0.5
     """Seconds. A round takes some 50 ms, a question about the module less."""

@@ -47,6 +47,8 @@ from drivers.readings import (
 
 BAUDS = (57600, 115200, 9600, 19200, 38400)
 """Speeds a module may have been set to, likeliest first."""
+LIFT_POLL = 0.25
+"""Seconds between two looks whether a finger that was captured has gone."""
 POLL = 0.05
 """Seconds between two captures while waiting for a finger; each takes the module another 0.1 s or more."""
 CAPTURES = 3
@@ -94,7 +96,7 @@ class R503Driver(Driver):
     ANSWERS = True
     OptionsType: ClassVar[type[Options]] = R503Options
     BAUD: ClassVar[int] = 57600
-    performs: ClassVar[frozenset[type[Any]]] = frozenset({CompareFinger, EnrolFinger, DeleteFinger, Signal})
+    performs: frozenset[type[Any]] = frozenset({CompareFinger, EnrolFinger, DeleteFinger, Signal})
 
     def __init__(self, link: Link, emit: Emit, options: R503Options) -> None:
         super().__init__(link, emit, options)
@@ -130,9 +132,15 @@ class R503Driver(Driver):
         return about
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
         while True:
-            await self._module.count_unasked(self.options.heartbeat)
-            await self._module.ask(READ_SYS_PARA)
+            await self._module.count_unasked(min(LIFT_POLL, self.options.heartbeat))
+            if self._resting:
+                await self._look_at_the_glass()
+            elif loop.time() - asked >= self.options.heartbeat:
+                await self._module.ask(READ_SYS_PARA)
+                asked = loop.time()
 
     async def inventory(self) -> frozenset[int]:
         """The slots that hold a template. Raises ActionRefused from modules without an index table."""
@@ -250,6 +258,12 @@ class R503Driver(Driver):
             if not await _time_left(deadline):
                 break
         return CompareResult.POOR_IMAGE if poor else CompareResult.NO_FINGER
+
+    async def _look_at_the_glass(self) -> None:
+        """Notice the lift when it happens, so that the next finger need not wait for it."""
+        async with self._glass:
+            if self._resting and (await self._module.ask(GEN_IMG)).code == Confirm.NO_FINGER:
+                self._resting = False
 
     async def _lifted(self, deadline: float) -> bool:
         """Wait for the glass to be empty: a finger left on it is one reading, not many."""
