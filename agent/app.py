@@ -54,6 +54,9 @@ LAST_WORDS_S = 5.0
 """Deadline of each step of an orderly end."""
 
 PARCEL = "parcel/"
+FLOOR = "floor_ns"
+FLOOR_STEP_NS = 3600 * NS
+"""How far the time floor rises before it is worth a write."""
 
 log = structlog.get_logger("agent")
 
@@ -193,9 +196,9 @@ class App:
             for key, value in records.items()
             if key.startswith(PARCEL)
         }
-        newest = self.journal.newest
-        active_ns = newest["data"]["clock"]["mono_ns"] if newest else 0
-        self.state = Custody.load(records.get("custody"), active_ns=active_ns, held=len(self.parcels))
+        self.state = Custody.load(records.get("custody"), held=len(self.parcels))
+        if isinstance(self.clock, SystemClock):
+            self.clock.remember_floor(records.get(FLOOR, 0))
 
     def _started(self) -> None:
         file = self.config.file
@@ -250,6 +253,9 @@ class App:
         while True:
             if isinstance(self.clock, SystemClock):
                 self._corrected(self.clock.observe_ntp())
+                floor_ns = self.clock.next_floor_ns
+                if floor_ns >= self.journal.records.get(FLOOR, 0) + FLOOR_STEP_NS:
+                    self.journal.note({FLOOR: floor_ns})
             await asyncio.sleep(NTP_EVERY_S)
 
     # -- decisions --------------------------------------------------------------------------------
@@ -277,18 +283,13 @@ class App:
         unit, reading = arrival.unit, arrival.reading
         match reading:
             case Scanned() | TagArrived() | FingerCompared():
-                claim = self.state.login.subject if self.state.login else None
+                spec, login = unit.spec, self.state.login
                 taken = self.intake.take(
-                    unit.name,
-                    unit.spec.kind,
-                    unit.spec.role,
-                    reading,
-                    arrival.at,
-                    claim,
-                    self.journal.records,
+                    spec.name, spec.kind, spec.role, reading, arrival.at, login, self.journal.records
                 )
                 if taken is None:
-                    self.report(Draft("identity.ignored", unit.name, {"reason": "no_claim"}, Lane.STATE))
+                    said = {"reading": type(reading).__name__}
+                    self.report(Draft("identity.ignored", unit.name, said, Lane.STATE))
                 else:
                     self._decide_on(taken.event, taken.records)
             case FixLost():

@@ -5,10 +5,12 @@ things: `mono_ns` (CLOCK_BOOTTIME, which no one can set), the boot it belongs to
 knowledge of civil time with the trust it deserves. When better knowledge arrives later in the same boot,
 `observe` returns a `Correction`, from which the time of every earlier entry of that boot follows.
 
-Civil time never goes below the floor: the build date, or the latest trusted time this device ever knew.
+Civil time never goes below the floor: the build date, or the latest trusted time this device ever knew. A
+wall clock that somebody sets while the agent runs moves nothing.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -27,7 +29,7 @@ STEP_S = 1.0
 
 
 class Trust(StrEnum):
-    """Where civil time comes from, best first."""
+    """Where civil time comes from, best first. GPS and NTP are equals."""
 
     GPS = "gps"
     NTP = "ntp"
@@ -38,6 +40,20 @@ class Trust(StrEnum):
 
 _RANK = {Trust.GPS: 4, Trust.NTP: 4, Trust.FLEET: 3, Trust.RTC: 1, Trust.NONE: 0}
 RTC_ERROR_S = 60.0
+NTP_ERROR_S = 0.1
+HOLDOVER_S = 86_400.0
+"""A source silent for so long has no more say than an RTC."""
+
+FLOOR_RISE_NS = 7 * 86_400 * NS
+"""What others tell can raise the next run's floor by no more than this, beside the time since boot."""
+
+_RAISES_FLOOR = (Trust.NTP, Trust.FLEET)
+"""Satellites can be faked by anybody near: they are evidence, and raise no floor."""
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NTP_SIGN = Path("/run/systemd/timesync/synchronized")
+
+Source = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,58 +96,109 @@ class Clock(Protocol):
 class SystemClock:
     """The clocks of this machine, disciplined by what receivers and servers tell."""
 
-    def __init__(self, *, floor_ns: int = BUILT_UTC_NS, has_rtc: bool | None = None) -> None:
-        self.boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    def __init__(
+        self,
+        *,
+        floor_ns: int = BUILT_UTC_NS,
+        has_rtc: bool | None = None,
+        boot: str | None = None,
+        mono: Source | None = None,
+        wall: Source | None = None,
+        ntp_age: Callable[[], float | None] | None = None,
+    ) -> None:
+        """`mono` and `wall` are nanoseconds; `ntp_age` the seconds since the last synchronisation, if any."""
+        self.boot = BOOT_ID.read_text().strip() if boot is None else boot
         self.floor_ns = max(floor_ns, BUILT_UTC_NS)
+        self._mono = mono or mono_ns
+        self._wall = wall or time.time_ns
+        self._ntp_age = ntp_age or ntp_age_s
         rtc = Path("/dev/rtc0").exists() if has_rtc is None else has_rtc
         self._trust = Trust.RTC if rtc else Trust.NONE
         self._error_s: float | None = RTC_ERROR_S if rtc else None
-        self._heard_mono_ns = mono_ns()
-        self._epoch_ns = self._wall_epoch_ns()
-        if self._epoch_ns + self._heard_mono_ns < self.floor_ns:
-            self._trust, self._error_s = Trust.NONE, None
-            self._epoch_ns = self.floor_ns - self._heard_mono_ns
+        self._heard_ns = self._mono()
+        self._epoch_ns = self._wall() - self._heard_ns
+        self._told_epoch_ns = self._epoch_ns
+        self.next_floor_ns = self.floor_ns
+        """The floor to be remembered for the next run."""
+        self._keep_above_floor()
 
     def now(self) -> Moment:
-        mono = mono_ns()
-        error = self._error_s
-        if error is not None:
-            error = round(error + (mono - self._heard_mono_ns) / NS * DRIFT, 3)
-        return Moment(self.boot, mono, self._epoch_ns + mono, self._trust, error)
+        mono = self._mono()
+        error = self._error_at(mono)
+        return Moment(
+            self.boot,
+            mono,
+            self._epoch_ns + mono,
+            self._trust,
+            None if error is None else round(error, 3),
+        )
+
+    def remember_floor(self, floor_ns: int) -> None:
+        """Take up the floor of the last run: it only ever rises."""
+        self.floor_ns = max(self.floor_ns, floor_ns)
+        self.next_floor_ns = max(self.next_floor_ns, self.floor_ns)
+        self._keep_above_floor()
 
     def observe(self, trust: Trust, utc_ns: int, at_mono_ns: int, error_s: float) -> Correction | None:
         """Learn what time it was at `at_mono_ns`. Worse knowledge than is held is ignored.
 
         Time below the floor is no knowledge at all.
         """
-        if utc_ns < self.floor_ns or _RANK[trust] < _RANK[self._trust]:
+        if utc_ns < self.floor_ns or not self._is_better(trust, at_mono_ns, error_s):
             return None
-        old_epoch, old_trust = self._epoch_ns, self._trust
-        epoch = utc_ns - at_mono_ns
+        old_trust, new_epoch = self._trust, utc_ns - at_mono_ns
+        off_s = abs(new_epoch - self._epoch_ns) / NS
         # Within its error a steady source only jitters: keep the epoch, so that time does not wobble.
-        if abs(epoch - old_epoch) / NS > max(error_s, 0.1) or old_trust is not trust:
-            self._epoch_ns = epoch
-        self._trust, self._error_s, self._heard_mono_ns = trust, error_s, at_mono_ns
-        if abs(self._epoch_ns - old_epoch) / NS < STEP_S and _RANK[trust] == _RANK[old_trust]:
-            return None
-        return Correction(
-            boot=self.boot,
-            epoch_ns=self._epoch_ns,
-            old_epoch_ns=old_epoch,
-            trust=trust,
-            old_trust=old_trust,
-        )
+        if old_trust is not trust or off_s > max(error_s, 0.1):
+            self._epoch_ns, off_s = new_epoch, 0.0
+        self._trust, self._error_s, self._heard_ns = trust, error_s + off_s, at_mono_ns
+        if trust in _RAISES_FLOOR:
+            # One lie about the far future shall not make everything look expired for ever.
+            limit_ns = self.floor_ns + FLOOR_RISE_NS + at_mono_ns
+            self.next_floor_ns = max(self.next_floor_ns, min(utc_ns, limit_ns))
+        return self._correction(old_trust)
 
     def observe_ntp(self) -> Correction | None:
         """Follow the system clock while the system says that it is synchronised."""
-        if not ntp_synchronised():
+        age_s = self._ntp_age()
+        if age_s is None or age_s > HOLDOVER_S:
             return None
-        mono = mono_ns()
-        return self.observe(Trust.NTP, self._wall_epoch_ns() + mono, mono, 0.1)
+        mono = self._mono()
+        return self.observe(Trust.NTP, self._wall(), mono, NTP_ERROR_S + age_s * DRIFT)
 
-    @staticmethod
-    def _wall_epoch_ns() -> int:
-        return time.time_ns() - mono_ns()
+    def _is_better(self, trust: Trust, at_mono_ns: int, error_s: float) -> bool:
+        if trust is self._trust:
+            return True
+        held_rank, error = _RANK[self._trust], self._error_at(at_mono_ns)
+        if (at_mono_ns - self._heard_ns) / NS > HOLDOVER_S:
+            held_rank = min(held_rank, _RANK[Trust.RTC])
+        # Of equals the one with the smaller error is right, and time does not jump to and fro between them.
+        return _RANK[trust] > held_rank or (_RANK[trust] == held_rank and (error is None or error_s < error))
+
+    def _error_at(self, mono: int) -> float | None:
+        if self._error_s is None:
+            return None
+        return self._error_s + max(0, mono - self._heard_ns) / NS * DRIFT
+
+    def _correction(self, old_trust: Trust) -> Correction | None:
+        """What is to be told, now or by the first of many small steps that adds up."""
+        stepped = abs(self._epoch_ns - self._told_epoch_ns) / NS >= STEP_S
+        if not stepped and _RANK[self._trust] == _RANK[old_trust]:
+            return None
+        told, self._told_epoch_ns = self._told_epoch_ns, self._epoch_ns
+        return Correction(
+            boot=self.boot,
+            epoch_ns=self._epoch_ns,
+            old_epoch_ns=told,
+            trust=self._trust,
+            old_trust=old_trust,
+        )
+
+    def _keep_above_floor(self) -> None:
+        mono = self._mono()
+        if self._epoch_ns + mono < self.floor_ns:
+            self._trust, self._error_s = Trust.NONE, None
+            self._epoch_ns = self._told_epoch_ns = self.floor_ns - mono
 
 
 def mono_ns() -> int:
@@ -139,9 +206,15 @@ def mono_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def ntp_synchronised() -> bool:
-    """systemd-timesyncd's own sign; the kernel's flag cannot be read under `ProtectClock=yes`."""
-    return Path("/run/systemd/timesync/synchronized").exists()
+def ntp_age_s(sign: Path = NTP_SIGN) -> float | None:
+    """Seconds since systemd-timesyncd last set the clock; None if it has not.
+
+    Its sign is a file that it touches each time. The kernel's flag cannot be read under `ProtectClock=yes`.
+    """
+    try:
+        return max(0.0, time.time() - sign.stat().st_mtime)
+    except FileNotFoundError:
+        return None
 
 
 @lru_cache(maxsize=4)

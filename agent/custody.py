@@ -8,6 +8,7 @@ the receiving driver, with a recipient's code or the courier's statement, or wit
 Every decision about a parcel is one entry whose subject is the parcel. Refusals are entries too.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +39,14 @@ EXCEPTIONS = ("damaged", "refused", "absent", "wrong_address", "held")
 HELD_LIMIT = 5000
 """Parcels one device keeps track of; more than any van carries."""
 
+GRAIN = 0.1
+"""Part of the idle time to which activity is noted, so that the state is not written anew with every scan."""
+ANSWER_WITHIN = 0.9
+"""Part of the login's time that the finger has: its absence shall be told before the login lapses."""
+
+_PLACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+"""A locker's or door's name on a control code; what is longer or otherwise would fill every entry."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -48,6 +57,7 @@ class Rules:
     attended: bool = True
     """False for a gate or belt that nobody stands at: every scan is recorded as seen."""
     idle: float = 300.0
+    """A session ends this long after its last activity, or up to a tenth sooner."""
     longest: float = 1800.0
     login: float = 30.0
     """Time between one factor and the next."""
@@ -68,7 +78,7 @@ class Workflow:
         """What to remember and to do. `parcels` holds those in custody here."""
         state, expired = self._expire(state, event.at)
         decision = self._respond(state, event, parcels)
-        return replace(decision, entries=expired + decision.entries)
+        return replace(decision, entries=expired + decision.entries) if expired else decision
 
     def _respond(self, state: Custody, event: Event, parcels: _Parcels) -> Decision[Custody]:
         match event:
@@ -81,9 +91,10 @@ class Workflow:
             case CodeEntered():
                 return self._code(state, event, parcels)
             case Woken(started=True) if state.login:
-                return Decision(state=state, orders=self._asking(state.login))
-            case Woken():
-                return Decision(state=state)
+                policy = self._policy(state.receiving(state.login.subject))
+                return Decision(state=state, orders=self._asking(state.login, policy, event.at))
+        # Woken: what had expired has been seen to.
+        return Decision(state=state)
 
     def wake_at(self, state: Custody) -> int | None:
         """When the next thing expires, on the monotonic clock of the session's boot; None if nothing will."""
@@ -98,20 +109,32 @@ class Workflow:
 
     def _expire(self, state: Custody, at: Moment) -> tuple[Custody, tuple[Draft, ...]]:
         login, session = state.login, state.session
+        entries: tuple[Draft, ...] = ()
         if login and (login.boot != at.boot or at.since(login.mono_ns) >= self.rules.login):
+            data = {"unit": login.unit, "factors": list(login.kinds)}
+            entries = (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)
             state = replace(state, login=None)
         if session is None:
-            return state, ()
-        ends, reason = self._ends(session)
+            return state, entries
+        ends_ns, reason = self._ends(session)
         if session.boot != at.boot:
             # Nobody knows how long the power was off: the session is over, the handover is not.
-            return _closed(state, "reboot")
-        return _closed(state, reason) if at.mono_ns >= ends else (state, ())
+            reason = "reboot"
+        elif at.mono_ns < ends_ns:
+            return state, entries
+        state, closed = _closed(state, session, reason)
+        return state, (*entries, closed)
 
     def _ends(self, session: Session) -> tuple[int, str]:
         idle = session.active_ns + int(self.rules.idle * NS)
         longest = session.opened_ns + int(self.rules.longest * NS)
-        return min((idle, "idle"), (longest, "too_long"))
+        return (idle, "idle") if idle < longest else (longest, "too_long")
+
+    def _at_work(self, state: Custody, session: Session, at: Moment) -> Custody:
+        """Put the end of the session off."""
+        if at.since(session.active_ns) < self.rules.idle * GRAIN:
+            return state
+        return replace(state, session=replace(session, active_ns=at.mono_ns))
 
     # -- labels -----------------------------------------------------------------------------------
 
@@ -123,7 +146,7 @@ class Workflow:
         if state.session is None:
             return _refuse(state, event, "no_session")
         driver = state.session.driver
-        state = replace(state, session=replace(state.session, active_ns=event.at.mono_ns))
+        state = self._at_work(state, state.session, event.at)
         if state.exception:
             noted = {"by": driver, "exception": state.exception}
             return _accept(replace(state, exception=None), event, "custody.exception_noted", noted)
@@ -148,9 +171,10 @@ class Workflow:
     ) -> Decision[Custody]:
         if parcel is None:
             return _refuse(state, event, "not_held")
+        if parcel.holder != handover.driver:
+            return _refuse(state, event, "held_by_other", holder=parcel.holder)
         if parcel.offered:
             return _refuse(state, event, "already_offered")
-        state = replace(state, handover=replace(handover, count=handover.count + 1))
         data = {"by": handover.driver, "to": handover.to}
         return _accept(state, event, "custody.offered", data, {event.label: replace(parcel, offered=True)})
 
@@ -158,57 +182,60 @@ class Workflow:
 
     def _factor(self, state: Custody, event: FactorShown, parcels: _Parcels) -> Decision[Custody]:
         verdict = event.verdict
+        if verdict.granted and verdict.kind == "slot" and not (state.login and state.login.awaits(verdict)):
+            verdict = replace(verdict, outcome=Outcome.UNASKED)
         if not verdict.granted or verdict.subject is None:
-            return self._not_granted(state, event, verdict)
-        login = _shown(state.login, event, verdict.subject)
-        receiving = (
-            state.handover is not None
-            and state.session is not None
-            and state.handover.to == "driver"
-            and login.subject != state.session.driver
-        )
-        policy = self.rules.handover if receiving else self.rules.session
+            return Decision(
+                state=state,
+                entries=(_identity("identity.refused", event.unit, verdict, Lane.CUSTODY),),
+                orders=(_tone(event.unit, Tone.BAD), *self._once_more(state.login, event)),
+            )
+        login = Login.after(state.login, verdict, verdict.subject, event.unit, event.at)
+        handover = state.receiving(login.subject)
+        policy = self._policy(handover)
         if not any(wanted <= set(login.kinds) for wanted in policy):
-            return self._ask_more(state, login, event, policy)
+            return Decision(
+                state=replace(state, login=login),
+                entries=(_identity("identity.factor_shown", event.unit, verdict, Lane.STATE),),
+                orders=self._asking(login, policy, event.at),
+            )
         state = replace(state, login=None)
-        if receiving:
-            proof = {"kind": "driver", "ref": login.subject, "factors": list(login.kinds)}
-            return self._hand_over(state, event.unit, event.at, parcels, proof)
-        return self._open(state, event, login, parcels)
+        if handover is None:
+            return self._open(state, event, login, parcels)
+        proof = {"kind": "driver", "ref": login.subject, "factors": list(login.kinds)}
+        return self._hand_over(state, handover, event, parcels, proof)
 
-    def _ask_more(
-        self, state: Custody, login: Login, event: FactorShown, policy: FactorSets
-    ) -> Decision[Custody]:
-        orders = self._asking(login) if any("slot" in wanted for wanted in policy) else ()
-        shown = _identity("identity.factor_shown", event.unit, event.verdict, Lane.STATE)
-        return Decision(
-            state=replace(state, login=login),
-            entries=(shown,),
-            orders=orders or (Order(event.unit, Signal(tone=Tone.ASK)),),
-        )
+    def _policy(self, receiving: Handover | None) -> FactorSets:
+        return self.rules.handover if receiving else self.rules.session
 
-    def _asking(self, login: Login) -> tuple[Order, ...]:
-        """Ask for the rest: a tone where the last factor was shown, and the finger where one is known."""
-        tone = Order(login.unit, Signal(tone=Tone.ASK))
-        if login.finger is None or "slot" in login.kinds:
+    def _asking(self, login: Login, policy: FactorSets, at: Moment) -> tuple[Order, ...]:
+        """Ask for the rest: a tone where the last factor was shown, and the finger where one would do."""
+        tone = _tone(login.unit, Tone.ASK)
+        wanted = any("slot" in factors for factors in policy)
+        if login.finger is None or "slot" in login.kinds or not wanted:
             return (tone,)
-        module, slot = login.finger
-        return tone, Order(module, CompareFinger(slot=slot, within=self.rules.login))
+        return tone, self._compare(login.finger, login, at)
 
-    def _not_granted(self, state: Custody, event: FactorShown, verdict: Verdict) -> Decision[Custody]:
-        if verdict.outcome is Outcome.NO_TRY and state.login is None:
-            return Decision(state=state)
-        return Decision(
-            state=state,
-            entries=(_identity("identity.refused", event.unit, verdict, Lane.CUSTODY),),
-            orders=(Order(event.unit, Signal(tone=Tone.BAD)),),
-        )
+    def _once_more(self, login: Login | None, event: FactorShown) -> tuple[Order, ...]:
+        """A wrong finger may be followed by the right one, while the login lasts and no lock says no."""
+        verdict = event.verdict
+        if verdict.outcome is not Outcome.MISMATCH or verdict.kind != "slot":
+            return ()
+        if login is None or login.finger is None or verdict.subject != login.subject:
+            return ()
+        return (self._compare(login.finger, login, event.at),)
+
+    def _compare(self, finger: tuple[str, int], login: Login, at: Moment) -> Order:
+        module, slot = finger
+        left = self.rules.login - at.since(login.mono_ns)
+        return Order(module, CompareFinger(slot=slot, within=left * ANSWER_WITHIN))
 
     def _open(self, state: Custody, event: FactorShown, login: Login, parcels: _Parcels) -> Decision[Custody]:
         entries: tuple[Draft, ...] = ()
         records: dict[str, Parcel | None] = {}
         if state.session and state.session.driver != login.subject:
-            state, entries = _closed(state, "superseded")
+            state, closed = _closed(state, state.session, "superseded")
+            entries = (closed,)
         if state.handover and state.handover.driver != login.subject:
             state, abandoned, records = _abandon(state, parcels, "superseded")
             entries += abandoned
@@ -223,8 +250,9 @@ class Workflow:
         data = {
             "unit": event.unit,
             "factors": list(login.kinds),
-            "level": event.verdict.level,
+            "level": login.level,
             "knowledge_age_s": event.verdict.age_s,
+            "renewed": state.session is not None,
             "resumed": state.handover is not None,
             "held": state.held,
         }
@@ -232,71 +260,77 @@ class Workflow:
             state=replace(state, session=session),
             entries=(*entries, Draft("custody.session_opened", login.subject, data)),
             records=records,
-            orders=(Order(event.unit, Signal(tone=Tone.GOOD)),),
+            orders=(_tone(event.unit, Tone.GOOD),),
         )
 
     # -- the control sheet ------------------------------------------------------------------------
 
     def _control(self, state: Custody, event: ControlScanned, parcels: _Parcels) -> Decision[Custody]:
-        if state.session is None:
+        session, handover = state.session, state.handover
+        if session is None:
             return _refuse_control(state, event, "no_session")
-        driver = state.session.driver
-        state = replace(state, session=replace(state.session, active_ns=event.at.mono_ns))
+        driver = session.driver
+        state = self._at_work(state, session, event.at)
         match event.words:
-            case ("handover", to) if to in TO and state.handover is None:
+            case ("handover", to) if to in TO and handover is None:
                 data = {"unit": event.unit, "to": to}
                 state = replace(state, handover=Handover(driver=driver, to=to))
                 return _done(state, event, Draft("custody.handover_opened", driver, data))
-            case ("done",) if state.handover and state.handover.to == "recipient":
+            case ("done",) if handover and handover.to == "recipient":
                 proof = {"kind": "recipient", "evidence": "statement", "by": driver}
-                return self._hand_over(state, event.unit, event.at, parcels, proof)
-            case ("locker", locker, door) if state.handover and state.handover.to == "locker":
+                return self._hand_over(state, handover, event, parcels, proof)
+            case ("locker", locker, door) if handover and handover.to == "locker":
+                if not (_PLACE.fullmatch(locker) and _PLACE.fullmatch(door)):
+                    return _refuse_control(state, event, "malformed")
                 proof = {"kind": "locker", "ref": locker, "door": door}
-                return self._hand_over(state, event.unit, event.at, parcels, proof)
-            case ("cancel",) if state.handover or state.exception:
-                state, entries, records = _abandon(replace(state, exception=None), parcels, "cancelled")
-                return _done(state, event, *entries, records=records)
+                return self._hand_over(state, handover, event, parcels, proof)
+            case ("cancel",) if handover or state.exception:
+                return _cancel(state, event, driver, parcels)
             case ("exception", reason) if reason in EXCEPTIONS:
                 data = {"unit": event.unit, "exception": reason}
-                return _done(
-                    replace(state, exception=reason),
-                    event,
-                    Draft("custody.exception_opened", driver, data, Lane.STATE),
-                )
+                opened = Draft("custody.exception_opened", driver, data, Lane.STATE)
+                return _done(replace(state, exception=reason), event, opened)
             case ("end",):
-                state, entries = _closed(state, "ended")
-                return _done(state, event, *entries)
+                state, closed = _closed(state, session, "ended")
+                return _done(state, event, closed)
             case _:
                 return _refuse_control(state, event, "not_now")
 
     def _code(self, state: Custody, event: CodeEntered, parcels: _Parcels) -> Decision[Custody]:
-        if state.session is None or state.handover is None or state.handover.to != "recipient":
+        handover = state.handover
+        if state.session is None or handover is None or handover.to != "recipient":
             draft = Draft("custody.code_refused", event.unit, {"reason": "not_expected"}, Lane.STATE)
-            return Decision(state=state, entries=(draft,), orders=(Order(event.unit, Signal(tone=Tone.BAD)),))
+            return Decision(state=state, entries=(draft,), orders=(_tone(event.unit, Tone.BAD),))
+        state = self._at_work(state, state.session, event.at)
         proof = {"kind": "recipient", "evidence": "code", "code_digest": event.digest}
-        return self._hand_over(state, event.unit, event.at, parcels, proof)
+        return self._hand_over(state, handover, event, parcels, proof)
 
     def _hand_over(
-        self, state: Custody, unit: str, at: Moment, parcels: _Parcels, to: Mapping[str, Any]
+        self,
+        state: Custody,
+        handover: Handover,
+        event: FactorShown | ControlScanned | CodeEntered,
+        parcels: _Parcels,
+        to: Mapping[str, Any],
     ) -> Decision[Custody]:
-        assert state.handover is not None
-        driver = state.handover.driver
+        driver, unit = handover.driver, event.unit
         leaving = sorted(label for label, parcel in parcels.items() if parcel.offered)
         if not leaving:
             draft = Draft("custody.handover_refused", driver, {"unit": unit, "reason": "nothing_offered"})
-            return Decision(state=state, entries=(draft,), orders=(Order(unit, Signal(tone=Tone.BAD)),))
-        entries = [
-            Draft("custody.handed_over", label, {"unit": unit, "from": driver, "to": to, "of": len(leaving)})
-            for label in leaving
-        ]
+            return Decision(state=state, entries=(draft,), orders=(_tone(unit, Tone.BAD),))
+        data = {"unit": unit, "from": driver, "to": to, "of": len(leaving)}
+        entries = [Draft("custody.handed_over", label, data) for label in leaving]
         closed = Draft("custody.handover_closed", driver, {"unit": unit, "to": to, "count": len(leaving)})
-        session = state.session and replace(state.session, active_ns=at.mono_ns)
         return Decision(
-            state=replace(state, handover=None, session=session, held=state.held - len(leaving)),
+            state=replace(state, handover=None, held=state.held - len(leaving)),
             entries=(*entries, closed),
             records=dict.fromkeys(leaving),
-            orders=(Order(unit, Signal(tone=Tone.GOOD)),),
+            orders=(_tone(unit, Tone.GOOD),),
         )
+
+
+def _tone(unit: str, tone: Tone) -> Order:
+    return Order(unit, Signal(tone=tone))
 
 
 def _accept(
@@ -307,51 +341,41 @@ def _accept(
     records: Mapping[str, Parcel | None] | None = None,
 ) -> Decision[Custody]:
     draft = Draft(type_, event.label, {"unit": event.unit, **data, "scan": event.evidence})
-    tone = Order(event.unit, Signal(tone=Tone.GOOD))
-    return Decision(state=state, entries=(draft,), records=records or {}, orders=(tone,))
+    return Decision(
+        state=state, entries=(draft,), records=records or {}, orders=(_tone(event.unit, Tone.GOOD),)
+    )
 
 
 def _refuse(state: Custody, event: LabelRead, reason: str, **why: Any) -> Decision[Custody]:
     data = {"unit": event.unit, "reason": reason, **why, "scan": event.evidence}
     draft = Draft("custody.refused", event.label, data)
-    return Decision(state=state, entries=(draft,), orders=(Order(event.unit, Signal(tone=Tone.BAD)),))
+    return Decision(state=state, entries=(draft,), orders=(_tone(event.unit, Tone.BAD),))
 
 
-def _shown(login: Login | None, event: FactorShown, subject: str) -> Login:
-    """The login with one more factor; another subject's begins anew."""
-    before = login if login and login.subject == subject else None
-    return Login(
-        subject=subject,
-        kinds=(*(before.kinds if before else ()), event.verdict.kind),
-        unit=event.unit,
-        finger=event.verdict.finger or (before.finger if before else None),
-        boot=event.at.boot,
-        mono_ns=event.at.mono_ns,
-    )
+def _done(state: Custody, event: ControlScanned, *entries: Draft) -> Decision[Custody]:
+    return Decision(state=state, entries=entries, orders=(_tone(event.unit, Tone.GOOD),))
 
 
-def _done(
-    state: Custody,
-    event: ControlScanned,
-    *entries: Draft,
-    records: Mapping[str, Parcel | None] | None = None,
-) -> Decision[Custody]:
-    tone = Order(event.unit, Signal(tone=Tone.GOOD))
-    return Decision(state=state, entries=entries, records=records or {}, orders=(tone,))
+def _cancel(state: Custody, event: ControlScanned, driver: str, parcels: _Parcels) -> Decision[Custody]:
+    """Take back whatever is half done."""
+    entries: tuple[Draft, ...] = ()
+    if state.exception:
+        data = {"unit": event.unit, "exception": state.exception}
+        entries = (Draft("custody.exception_cancelled", driver, data, Lane.STATE),)
+    state, abandoned, records = _abandon(replace(state, exception=None), parcels, "cancelled")
+    return replace(_done(state, event, *entries, *abandoned), records=records)
 
 
 def _refuse_control(state: Custody, event: ControlScanned, reason: str) -> Decision[Custody]:
     data = {"unit": event.unit, "control": ":".join(event.words)[:64], "reason": reason}
     draft = Draft("custody.control_refused", event.unit, data, Lane.STATE)
-    return Decision(state=state, entries=(draft,), orders=(Order(event.unit, Signal(tone=Tone.BAD)),))
+    return Decision(state=state, entries=(draft,), orders=(_tone(event.unit, Tone.BAD),))
 
 
-def _closed(state: Custody, reason: str) -> tuple[Custody, tuple[Draft, ...]]:
-    if state.session is None:
-        return state, ()
+def _closed(state: Custody, session: Session, reason: str) -> tuple[Custody, Draft]:
     data = {"reason": reason, "held": state.held, "handover_open": state.handover is not None}
-    draft = Draft("custody.session_closed", state.session.driver, data)
-    return replace(state, session=None, login=None, exception=None), (draft,)
+    draft = Draft("custody.session_closed", session.driver, data)
+    return replace(state, session=None, exception=None), draft
 
 
 def _abandon(
@@ -376,4 +400,6 @@ def _identity(type_: str, unit: str, verdict: Verdict, lane: Lane) -> Draft:
         "subject_ref": verdict.subject,
         "knowledge_age_s": verdict.age_s,
     }
+    if verdict.reader_paused:
+        data["reader_paused"] = True
     return Draft(type_, verdict.subject or unit, data, lane)

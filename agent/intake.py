@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.clock import Moment
+from agent.duty import Login
 from agent.labels import Confidence, Label, read_epc, read_label
 from agent.roster import Roster
 from agent.workflow import CodeEntered, ControlScanned, Event, FactorShown, LabelRead
@@ -20,6 +21,9 @@ from drivers.readings import FingerCompared, Scanned, TagArrived
 
 CONTROL = b"POSTERN:"
 """Control codes on the workflow's own sheet, e.g. `POSTERN:HANDOVER:RECIPIENT`."""
+
+AIM_LENGTH = 3
+"""Characters of an AIM identifier, e.g. `]C0`."""
 
 SEEN_LIMIT = 4096
 """Contents remembered for the duplicate check; over it the oldest is forgotten."""
@@ -73,33 +77,34 @@ class Intake:
         role: Role,
         reading: Scanned | TagArrived | FingerCompared,
         at: Moment,
-        claim: str | None,
+        claim: Login | None,
         records: Mapping[str, Any],
     ) -> Taken | None:
         """The event that a reading makes, or None for one that means nothing in this role.
 
-        `claim` is the subject who has begun to prove who they are: a PIN or finger is judged against it.
+        `claim` is who has begun to prove who they are: a PIN is judged against it, and so is the finger it
+        names. Any other comparison is nobody's answer: it was asked for somebody else, or is too late.
         """
+        subject = claim.subject if claim else None
         match reading:
-            case FingerCompared():
-                if claim is None:
+            case FingerCompared(slot=slot):
+                if claim is None or claim.finger != (unit, slot):
                     return None
-                judged = self.roster.compared(reading, module=unit, subject=claim, now=at, records=records)
+                judged = self.roster.compared(reading, module=unit, subject=claim.subject, now=at, records=records)
                 return Taken(FactorShown(unit=unit, at=at, verdict=judged.verdict), judged.records)
-            case Scanned() if role is Role.PARCEL and CONTROL in reading.data[: len(CONTROL) + 3]:
-                words = reading.data.split(CONTROL, 1)[1].decode("ascii", "replace").lower().split(":")
-                return Taken(ControlScanned(unit=unit, at=at, words=tuple(words)), {})
             case Scanned(data=data, symbology=symbology) if role is Role.PARCEL:
+                if (words := _control_words(data)) is not None:
+                    return Taken(ControlScanned(unit=unit, at=at, words=words), {})
                 labels = read_label(data, symbology)
-                return Taken(self._label(unit, kind, data, symbology, labels, {}, at), {})
+                return self._label(unit, kind, data, symbology, labels, {}, at)
             case TagArrived(uid=uid) if role is Role.PARCEL:
                 labels = _tag_labels(reading)
                 radio = {} if reading.rssi_dbm is None else {"rssi_dbm": reading.rssi_dbm}
-                return Taken(self._label(unit, kind, uid, reading.technology, labels, radio, at), {})
+                return self._label(unit, kind, uid, reading.technology, labels, radio, at)
             case Scanned(data=data):
-                return self._credential(unit, role, data, at, claim, records)
+                return self._credential(unit, role, data, at, subject, records)
             case TagArrived(uid=uid):
-                return self._credential(unit, role, uid.hex().encode(), at, claim, records)
+                return self._credential(unit, role, uid.hex().encode(), at, subject, records)
 
     def _credential(
         self, unit: str, role: Role, data: bytes, at: Moment, claim: str | None, records: Mapping[str, Any]
@@ -119,7 +124,9 @@ class Intake:
         labels: tuple[Label, ...],
         more: Mapping[str, Any],
         at: Moment,
-    ) -> LabelRead:
+    ) -> Taken | None:
+        if not labels:
+            return None
         best = labels[0]
         evidence: dict[str, Any] = {
             "raw": b64encode(raw).decode(),
@@ -132,13 +139,14 @@ class Intake:
             evidence["fields"] = dict(best.fields)
         if len(labels) > 1:
             evidence["candidates"] = [label.id for label in labels[:CANDIDATES]]
-        return LabelRead(
+        event = LabelRead(
             unit=unit,
             at=at,
             label=best.id,
             evidence=evidence,
             repeated_after=self._repeated((unit, symbology or "", raw), at),
         )
+        return Taken(event, {})
 
     def _repeated(self, key: tuple[str, str, bytes], at: Moment) -> float | None:
         before = self._seen.pop(key, None)
@@ -146,6 +154,14 @@ class Intake:
         if len(self._seen) > SEEN_LIMIT:
             self._seen.popitem(last=False)
         return None if before is None else at.since(before)
+
+
+def _control_words(data: bytes) -> tuple[str, ...] | None:
+    """`HANDOVER:DRIVER` as two words, after an AIM identifier or not; None for anything else."""
+    text = data[AIM_LENGTH:] if data.startswith(b"]") else data
+    if not text.startswith(CONTROL):
+        return None
+    return tuple(text.removeprefix(CONTROL).decode("ascii", "replace").lower().split(":"))
 
 
 def _tag_labels(tag: TagArrived) -> tuple[Label, ...]:

@@ -1,14 +1,15 @@
 """How many tries a credential and a reader have left. Pure: a record and a moment in, a record out.
 
 Five consecutive failures, then 30 s before each further try; fifty disable until the fleet says otherwise.
-A reader that saw twenty failures in ten minutes rests for five. Durations are measured on the monotonic
+A reader that saw twenty failures within ten minutes rests for five. Durations are measured on the monotonic
 clock; after a reboot, when nobody knows how long the power was off, a wait begins again at boot.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
-from agent.clock import Moment
+from agent.clock import NS, Moment
 
 FREE_TRIES = 5
 WAIT_S = 30.0
@@ -21,47 +22,67 @@ BURST_PAUSE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """Failures of one subject (consecutive) or one reader (within the window)."""
+    """Consecutive failures of one subject."""
 
     failures: int = 0
     boot: str = ""
     mono_ns: int = 0
-    """Of the last failure for a subject, of the window's start for a reader."""
-    paused: bool = False
+    """Of the last failure."""
 
     @classmethod
-    def load(cls, record: dict[str, Any] | None) -> Self:
+    def load(cls, record: Mapping[str, Any] | None) -> Self:
         return cls(**record) if record else cls()
 
     def dump(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"failures": self.failures, "boot": self.boot, "mono_ns": self.mono_ns}
 
-    def elapsed(self, now: Moment) -> float:
-        """Seconds that have passed for sure."""
-        return now.since(self.mono_ns if self.boot == now.boot else 0)
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Failures at one reader within the window, whoever failed."""
+
+    boot: str = ""
+    failed_ns: tuple[int, ...] = ()
+    """When, oldest first; of a pause only the failure that began it."""
+    paused: bool = False
+
+    @classmethod
+    def load(cls, record: Mapping[str, Any] | None) -> Self:
+        return cls(record["boot"], tuple(record["failed_ns"]), record["paused"]) if record else cls()
+
+    def dump(self) -> dict[str, Any]:
+        return {"boot": self.boot, "failed_ns": list(self.failed_ns), "paused": self.paused}
 
 
 def subject_may_try(tries: Tries, now: Moment) -> bool:
     """Whether a known subject's factor may be compared at all."""
     if tries.failures >= LAST_TRY:
         return False
-    return tries.failures < FREE_TRIES or tries.elapsed(now) >= WAIT_S
+    return tries.failures < FREE_TRIES or _elapsed(tries.boot, tries.mono_ns, now) >= WAIT_S
 
 
 def subject_failed(tries: Tries, now: Moment) -> Tries:
     return Tries(tries.failures + 1, now.boot, now.mono_ns)
 
 
-def reader_may_try(tries: Tries, now: Moment) -> bool:
+def reader_may_try(burst: Burst, now: Moment) -> bool:
     """Whether a reader is listened to."""
-    return not tries.paused or tries.elapsed(now) >= BURST_PAUSE_S
+    return not burst.paused or _elapsed(burst.boot, burst.failed_ns[-1], now) >= BURST_PAUSE_S
 
 
-def reader_failed(tries: Tries, now: Moment) -> Tries:
+def reader_failed(burst: Burst, now: Moment) -> Burst:
     """Count a failure; the one that fills the window starts the pause."""
-    if not tries.failures or tries.paused or tries.elapsed(now) > BURST_WINDOW_S:
-        tries = Tries(0, now.boot, now.mono_ns)
-    tries = replace(tries, failures=tries.failures + 1)
-    if tries.failures < BURST:
-        return tries
-    return Tries(tries.failures, now.boot, now.mono_ns, paused=True)
+    before = () if burst.paused else burst.failed_ns
+    recent = [
+        failed_ns if burst.boot == now.boot else 0
+        for failed_ns in before
+        if _elapsed(burst.boot, failed_ns, now) < BURST_WINDOW_S
+    ]
+    if len(recent) + 1 >= BURST:
+        return Burst(now.boot, (now.mono_ns,), paused=True)
+    return Burst(now.boot, (*recent, now.mono_ns))
+
+
+def _elapsed(boot: str, mono_ns: int, now: Moment) -> float:
+    """Seconds that have passed for sure."""
+    return (now.mono_ns - (mono_ns if boot == now.boot else 0)) / NS

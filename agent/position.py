@@ -21,7 +21,7 @@ def distance_m(a: Fix, b: Fix) -> float:
     """Great-circle distance in metres."""
     lat1, lat2 = radians(a.lat), radians(b.lat)
     half = sin((lat2 - lat1) / 2) ** 2 + cos(lat1) * cos(lat2) * sin(radians(b.lon - a.lon) / 2) ** 2
-    return 2 * EARTH_M * asin(sqrt(half))
+    return 2 * EARTH_M * asin(sqrt(min(1.0, half)))  # Rounding can pass 1 at the antipodes.
 
 
 @dataclass(slots=True)
@@ -43,8 +43,9 @@ class Position:
         """What an entry says of where it was made: `position`, or null with a reason."""
         if self.fix is None:
             return {"position": None, "position_missing": self.missing}
-        told = self._told(self.fix, now)
-        if not self.missing and told["age_s"] <= self.fresh:
+        age_s = now.since(self._heard_ns)
+        told = self._told(self.fix, age_s)
+        if not self.missing and age_s <= self.fresh:
             return {"position": told}
         return {"position": None, "position_missing": self.missing or "stale", "last_known": told}
 
@@ -71,11 +72,11 @@ class Position:
         steady = max(self._epochs) - min(self._epochs) < NS
         return utc_ns if len(self._epochs) == AGREEING and steady else None
 
-    def _told(self, fix: Fix, now: Moment) -> dict[str, Any]:
+    def _told(self, fix: Fix, age_s: float) -> dict[str, Any]:
         return {
             "lat": round(fix.lat, 6),
             "lon": round(fix.lon, 6),
-            "age_s": round(now.since(self._heard_ns), 1),
+            "age_s": round(age_s, 1),
             "hdop": fix.hdop,
             "source": fix.source,
         }

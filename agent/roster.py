@@ -17,7 +17,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from agent.clock import NS, Moment
-from agent.lockout import Tries, reader_failed, reader_may_try, subject_failed, subject_may_try
+from agent.lockout import Burst, Tries, reader_failed, reader_may_try, subject_failed, subject_may_try
 from agent.workflow import Outcome, Verdict
 from drivers.readings import CompareResult, FingerCompared
 
@@ -35,8 +35,15 @@ LEVELS = {"badge": 0, "pin": 1, "slot": 1, "static": 1}
 PRESENTED = ("badge", "static", "pin")
 """Kinds whose secret is presented to us. A slot is compared by the fingerprint module."""
 
-MIN_TOKEN_BYTES = 16
-"""128 bits: a static token below this could be guessed."""
+MIN_TOKEN_BITS = 128
+"""A static token below this could be guessed."""
+
+_ALPHABETS = (
+    (frozenset(b"0123456789"), 3.32),
+    (frozenset(b"0123456789abcdefABCDEF"), 4.0),
+    (frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/-_="), 6.0),
+)
+"""Bits that a character can hold at most, by the smallest alphabet that the whole token keeps to."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS row (id BLOB PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
 _ABOUT = "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID"
@@ -83,10 +90,20 @@ def _key(path: Path) -> bytes:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+        _sync(path.parent)
     key = path.read_bytes()
     if len(key) != 32:
         raise RosterError(f"{path}: expected a key of 32 bytes, got {len(key)}")
     return key
+
+
+def _sync(folder: Path) -> None:
+    """A name in a folder is durable only once the folder is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +135,7 @@ class Roster:
         self.keys = keys
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")  # A row that was deleted is not to be found in the file.
         self._db.execute(_TABLE)
         self._db.execute(_ABOUT)
         path.chmod(0o600)
@@ -131,14 +149,16 @@ class Roster:
         """Seal a row under the secret that opens it. Raises RosterError for what could be guessed."""
         if row.kind not in PRESENTED:
             raise RosterError(f"expected one of {', '.join(PRESENTED)}, got {row.kind!r}")
-        if row.kind == "static" and len(token) < MIN_TOKEN_BYTES:
-            raise RosterError(f"expected a token of at least {MIN_TOKEN_BYTES} bytes, got {len(token)}")
+        if row.kind == "static" and (bits := _bits(token)) < MIN_TOKEN_BITS:
+            raise RosterError(f"expected a token of at least {MIN_TOKEN_BITS} bits, got at most {bits}")
         lookup, key, check = self.keys.derive(row.kind, token)
         body = {"subject": row.subject, "finger": row.finger, "until": row.until, "revoked": row.revoked}
         nonce = os.urandom(12)
         sealed = check + nonce + ChaCha20Poly1305(key).encrypt(nonce, json.dumps(body).encode(), lookup)
-        self._db.execute("INSERT OR REPLACE INTO row VALUES (?, ?)", (lookup, sealed))
-        self._db.execute("INSERT OR REPLACE INTO about VALUES ('as_of', ?)", (as_of,))
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT OR REPLACE INTO row VALUES (?, ?)", (lookup, sealed))
+            self._db.execute("INSERT OR REPLACE INTO about VALUES ('as_of', ?)", (as_of,))
 
     def forget(self, kind: str, token: bytes) -> bool:
         """Delete the row this secret opens; False if there is none."""
@@ -165,11 +185,10 @@ class Roster:
         A PIN counts only for the subject that `claim` names, and fails against that subject. Everything
         else that is unknown fails against the reader.
         """
-        if not reader_may_try(_tries(records, f"reader/{reader}"), now):
-            return Judgement(Verdict(outcome=Outcome.PAUSED, kind=kind), {})
-        row = self._open(kind, pin_token(claim, token) if kind == "pin" and claim else token)
-        subject = row.subject if row else claim if kind == "pin" else None
-        if subject and not subject_may_try(_tries(records, f"subject/{subject}"), now):
+        if not self._listening(reader, now, records):
+            return self._paused(kind, now)
+        row, subject = self._whose(kind, token, claim)
+        if subject and not subject_may_try(_tries(records, subject), now):
             return self._failed(Outcome.LOCKED, kind, subject, reader, now, records, held_against=False)
         if row is None:
             outcome = Outcome.MISMATCH if subject else Outcome.UNKNOWN
@@ -184,20 +203,38 @@ class Roster:
         self, reading: FingerCompared, *, module: str, subject: str, now: Moment, records: Mapping[str, Any]
     ) -> Judgement:
         """Judge what the fingerprint module said about the slot that `subject` claims."""
-        if not subject_may_try(_tries(records, f"subject/{subject}"), now):
+        finger = (module, reading.slot)
+        if not self._listening(module, now, records):
+            return self._paused("slot", now)
+        if not subject_may_try(_tries(records, subject), now):
             return self._failed(Outcome.LOCKED, "slot", subject, module, now, records, held_against=False)
         match reading.result:
             case CompareResult.MATCHED:
-                return self._granted("slot", subject, None, now, records)
+                return self._granted("slot", subject, finger, now, records)
             case CompareResult.NOT_MATCHED | CompareResult.EMPTY_SLOT:
                 return self._failed(Outcome.MISMATCH, "slot", subject, module, now, records)
             case CompareResult.NO_FINGER | CompareResult.POOR_IMAGE:
-                return Judgement(Verdict(outcome=Outcome.NO_TRY, kind="slot", subject=subject), {})
+                return Judgement(self._verdict(Outcome.NO_TRY, "slot", subject, now), {})
 
     def age_s(self, now: Moment) -> float | None:
         """Seconds since the rows were last known to be right; None for an empty roster."""
         found = self._db.execute("SELECT value FROM about WHERE key = 'as_of'").fetchone()
         return None if found is None else max(0.0, now.utc_ns / NS - found[0])
+
+    def _listening(self, reader: str, now: Moment, records: Mapping[str, Any]) -> bool:
+        return reader_may_try(_burst(records, reader), now)
+
+    def _paused(self, kind: str, now: Moment) -> Judgement:
+        """Nothing is looked up, so that the answer to what is right is the answer to what is wrong."""
+        return Judgement(self._verdict(Outcome.PAUSED, kind, None, now), {})
+
+    def _whose(self, kind: str, token: bytes, claim: str | None) -> tuple[Row | None, str | None]:
+        """The row that opens, and the subject whom a failure is held against."""
+        if kind != "pin":
+            row = self._open(kind, token)
+            return row, row.subject if row else None
+        row = self._open(kind, pin_token(claim, token)) if claim else None
+        return row if row and row.subject == claim else None, claim
 
     def _open(self, kind: str, token: bytes) -> Row | None:
         lookup, key, check = self.keys.derive(kind, token)
@@ -222,16 +259,11 @@ class Roster:
         now: Moment,
         records: Mapping[str, Any],
     ) -> Judgement:
-        verdict = Verdict(
-            outcome=Outcome.GRANTED,
-            kind=kind,
-            subject=subject,
-            level=LEVELS[kind],
-            finger=finger,
-            age_s=_rounded(self.age_s(now)),
+        verdict = replace(
+            self._verdict(Outcome.GRANTED, kind, subject, now), level=LEVELS[kind], finger=finger
         )
         # A badge proves nothing, so showing it forgives nothing.
-        key = f"subject/{subject}"
+        key = _subject_key(subject)
         return Judgement(verdict, {key: None} if kind != "badge" and key in records else {})
 
     def _failed(
@@ -245,13 +277,21 @@ class Roster:
         *,
         held_against: bool = True,
     ) -> Judgement:
-        verdict = Verdict(outcome=outcome, kind=kind, subject=subject, age_s=_rounded(self.age_s(now)))
-        key = f"reader/{reader}"
-        changes = {key: reader_failed(_tries(records, key), now).dump()}
+        burst = reader_failed(_burst(records, reader), now)
+        changes = {_reader_key(reader): burst.dump()}
         if subject and held_against:
-            key = f"subject/{subject}"
-            changes[key] = subject_failed(_tries(records, key), now).dump()
-        return Judgement(verdict, changes)
+            changes[_subject_key(subject)] = subject_failed(_tries(records, subject), now).dump()
+        verdict = self._verdict(outcome, kind, subject, now)
+        return Judgement(replace(verdict, reader_paused=burst.paused), changes)
+
+    def _verdict(self, outcome: Outcome, kind: str, subject: str | None, now: Moment) -> Verdict:
+        age_s = self.age_s(now)
+        return Verdict(
+            outcome=outcome,
+            kind=kind,
+            subject=subject,
+            age_s=None if age_s is None else round(age_s, 1),
+        )
 
 
 def pin_token(subject: str, pin: bytes) -> bytes:
@@ -259,9 +299,23 @@ def pin_token(subject: str, pin: bytes) -> bytes:
     return subject.encode() + b"\0" + pin
 
 
-def _tries(records: Mapping[str, Any], key: str) -> Tries:
-    return Tries.load(records.get(key))
+def _bits(token: bytes) -> int:
+    """What a token can be worth at most."""
+    each = next((bits for alphabet, bits in _ALPHABETS if alphabet.issuperset(token)), 8.0)
+    return int(len(token) * each)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+def _reader_key(reader: str) -> str:
+    return f"reader/{reader}"
+
+
+def _subject_key(subject: str) -> str:
+    return f"subject/{subject}"
+
+
+def _burst(records: Mapping[str, Any], reader: str) -> Burst:
+    return Burst.load(records.get(_reader_key(reader)))
+
+
+def _tries(records: Mapping[str, Any], subject: str) -> Tries:
+    return Tries.load(records.get(_subject_key(subject)))

@@ -82,6 +82,8 @@ class Outcome(StrEnum):
     """Known subject, wrong finger or PIN."""
     NO_TRY = "no_try"
     """Nothing was compared: no finger in time, no usable image. Not held against anyone."""
+    UNASKED = "unasked"
+    """A finger matched, but nobody who is proving who they are was asked for that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +97,11 @@ class Verdict:
     """Reference of the driver the factor belongs to, where that is known."""
     level: int = 0
     finger: tuple[str, int] | None = None
-    """Module and slot that hold this subject's template."""
+    """Module and slot that hold this subject's template; of a `slot` factor, those that were compared."""
     age_s: float | None = None
     """How old the knowledge behind this answer is."""
+    reader_paused: bool = False
+    """This failure was one too many for the reader: it rests now."""
 
     @property
     def granted(self) -> bool:

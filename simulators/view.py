@@ -83,7 +83,6 @@ class Picture:
             self.scene.steps[-1] = (text, "failed")
 
     def __rich__(self) -> Any:
-        from rich.columns import Columns
         from rich.console import Group
         from rich.panel import Panel
         from rich.table import Table
@@ -102,10 +101,14 @@ class Picture:
             entries.add_column(column, no_wrap=True)
         for sequence, kind, subject in self.scene.entries:
             entries.add_row(sequence, Text(kind, style=_colour(kind)), subject)
+        halves = Table.grid(expand=True)
+        halves.add_column(ratio=3)
+        halves.add_column(ratio=2)
+        halves.add_row(Panel(story, title="the morning", height=18), Panel(facts, title="now", height=18))
         return Group(
-            Text(f"{self.scene.title}   {self.scene.seconds:.0f} s", style="bold reverse"),
-            Columns([Panel(story, title="the morning", width=58), Panel(facts, title="now", width=40)]),
-            Panel(entries, title="what the fleet has received", width=99),
+            Text(f" {self.scene.title}   {self.scene.seconds:.0f} s ", style="bold reverse"),
+            halves,
+            Panel(entries, title="what the fleet has received"),
         )
 
 

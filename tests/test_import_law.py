@@ -1,0 +1,108 @@
+"""Who may import whom, read from the syntax trees; and what starting the agent must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("agent", "drivers", "simulators", "tests")
+MAY = {
+    "drivers": {"drivers"},
+    "simulators": {"simulators"},
+    "agent": {"agent", "drivers"},
+}
+EXCEPTED = {"simulators/demo.py": set(OURS) - {"tests"}}
+"""The quickstart puts agent, devices and broker together."""
+
+MODULES = {
+    "drivers/readings.py": set[str](),
+    "drivers/port.py": set[str](),
+    "drivers/checksums.py": set[str](),
+    "drivers/base.py": {"drivers.readings"},
+    "drivers/__init__.py": {"drivers.base"},
+    "agent/__init__.py": set[str](),
+    "agent/clock.py": set[str](),
+    "agent/workflow.py": {"agent.clock", "drivers.readings"},
+    "agent/duty.py": {"agent.clock", "agent.workflow"},
+    "agent/lockout.py": {"agent.clock"},
+    "agent/position.py": {"agent.clock", "drivers.readings"},
+    "agent/custody.py": {"agent.clock", "agent.duty", "agent.workflow", "drivers.readings"},
+}
+"""What the quiet rooms may import of ours, and no more."""
+
+LATER = ("biip", "pynmeagps", "simulators", "drivers.nmea", "drivers.r503", "hypothesis", "pytest")
+"""Loaded where the config asks for them or in tests: never by every agent."""
+
+FILES = sorted(str(path.relative_to(ROOT)) for room in MAY for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(file: str) -> set[str]:
+    """Our own modules among the names that a file imports."""
+    return {name for name in names(file) if name.split(".")[0] in OURS}
+
+
+def names(file: str) -> set[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    package = Path(file).parent.parts
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            name = ".".join((*base, *(node.module or "").split("."))).strip(".")
+            whole = {f"{name}.{alias.name}" for alias in node.names}
+            modules = {each for each in whole if is_module(each)}
+            found.update(modules or {name})
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(FILES) > 30
+    assert "drivers.readings" in imported("drivers/base.py")
+    assert "agent.control" in imported("agent/app.py"), "`from agent import control` is seen too"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_room_imports_only_the_rooms_it_may(file: str) -> None:
+    allowed = EXCEPTED.get(file, MAY[file.split("/")[0]])
+    assert {name.split(".")[0] for name in imported(file)} <= allowed
+
+
+@pytest.mark.parametrize("file", sorted(MODULES))
+def test_a_quiet_room_imports_no_more_than_it_says(file: str) -> None:
+    assert imported(file) <= MODULES[file]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("simulators/")])
+def test_a_simulator_is_written_from_the_manual_and_not_from_the_driver(file: str) -> None:
+    assert not {name for name in imported(file) if name.startswith("drivers")}
+
+
+def test_only_app_and_commands_know_the_app() -> None:
+    knows = {file for file in FILES if "agent.app" in imported(file)}
+    assert knows <= {"agent/cli.py", "agent/__main__.py"}
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if not file.startswith(("simulators/", "agent/fleet/"))]
+)
+def test_what_is_for_people_at_a_terminal_stays_off_the_device(file: str) -> None:
+    assert "rich" not in {name.split(".")[0] for name in names(file)}
+
+
+def test_starting_the_agent_loads_nothing_that_the_config_did_not_ask_for() -> None:
+    """A device pays in memory for what it has, not for what others may have."""
+    program = f"import sys, agent.app; print([name for name in {LATER!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=50
+    )
+    assert done.stdout.strip() == "[]"
