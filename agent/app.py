@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from agent import VERSION, control
+from agent import VERSION, control, keyfile
 from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
 from agent.config import Config
 from agent.custody import Workflow
@@ -48,6 +48,8 @@ from drivers.readings import (
 
 INBOX = 256
 """Readings that wait for the decider; over it the ports are not read."""
+CHECKPOINT_EVERY_S = 60.0
+"""What is new is signed at least this often."""
 NTP_EVERY_S = 30.0
 FAULT_PAUSE_S = 5.0
 LAST_WORDS_S = 5.0
@@ -85,7 +87,10 @@ class App:
         config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.roster = Roster(config.state / "roster.db", Keys.load(config.state / "keys"))
         self.journal = Journal(
-            config.state / "journal.db", source=config.source, on_trouble=self._journal_trouble
+            config.state / "journal.db",
+            source=config.source,
+            key=keyfile.load(config.state / "keys" / "device"),
+            on_trouble=self._journal_trouble,
         )
         self.intake = Intake(self.roster)
         self.workflow = Workflow(config.rules())
@@ -122,7 +127,7 @@ class App:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            await self._end(self.uplink)
+            await self._end()
         if self.journal.failed.done():
             raise self.journal.failed.result()
 
@@ -138,6 +143,7 @@ class App:
                 start(self.performer.run(), name="performer"),
                 start(self._supervised("uplink", uplink.run), name="uplink"),
                 start(self._supervised("clock", self._follow_ntp), name="clock"),
+                start(self._supervised("notary", self._sign), name="notary"),
             ]
             tasks += [
                 start(self._supervised(unit.name, unit.run), name=f"unit {unit.name}")
@@ -153,7 +159,7 @@ class App:
             for task in tasks:
                 task.cancel()
 
-    async def _end(self, uplink: Uplink) -> None:
+    async def _end(self) -> None:
         """What was read is decided and remembered; what is remembered is sent next time."""
         if self._timer is not None:
             self._timer.cancel()
@@ -162,9 +168,6 @@ class App:
                 while not self._inbox.empty():
                     self._take(self._inbox.get_nowait())
                 await self.report(Draft("agent.stopped", self.config.file.device.id, {}, Lane.STATE))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
-                await uplink.close()
         await self.journal.close()
         self.roster.close()
 
@@ -202,6 +205,8 @@ class App:
 
     def _started(self) -> None:
         file = self.config.file
+        if not self.journal.last:
+            self.report(Draft("journal.opened", file.device.id, {"previous": None}, Lane.STATE))
         data = {
             "version": VERSION,
             "config": hashlib.sha256(file.model_dump_json().encode()).hexdigest(),
@@ -255,8 +260,13 @@ class App:
                 self._corrected(self.clock.observe_ntp())
                 floor_ns = self.clock.next_floor_ns
                 if floor_ns >= self.journal.records.get(FLOOR, 0) + FLOOR_STEP_NS:
-                    self.journal.note({FLOOR: floor_ns})
+                    self.journal.ride({FLOOR: floor_ns})
             await asyncio.sleep(NTP_EVERY_S)
+
+    async def _sign(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_EVERY_S)
+            self.journal.checkpoint()
 
     # -- decisions --------------------------------------------------------------------------------
 
@@ -385,5 +395,6 @@ class App:
             "device": self.config.file.device.id,
             "version": VERSION,
             "epoch": self.journal.epoch,
+            "key": self.journal.notary.verifier.text if self.journal.notary else None,
             "units": units,
         }

@@ -1,40 +1,61 @@
 """The `postern` command.
 
 Exit codes: 0 done, 1 failed, 2 a mistake in what was typed or configured, 74 the journal failed, 75 another
-agent holds the journal.
+agent holds the journal, 130 interrupted. Every mistake of an operator is one line on standard error; a
+traceback is a defect of ours.
 """
 
 import argparse
 import asyncio
+import contextlib
 import getpass
+import io
 import json
 import os
+import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent import VERSION, logs
 
-EXIT_FAILED, EXIT_USAGE, EXIT_JOURNAL, EXIT_HELD = 1, 2, 74, 75
+EXIT_FAILED, EXIT_USAGE, EXIT_JOURNAL, EXIT_HELD, EXIT_INTERRUPTED = 1, 2, 74, 75, 130
 CONFIG = Path("/etc/postern/postern.toml")
+LONGEST_DAYS = 3660
+
+
+class Mistake(Exception):
+    """Something typed that cannot be done, in words for the operator."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A path may hold bytes that are no text; saying so must not fail.
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
+    if rest and given.run is not _demo:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.rest = rest
     logs.configure(given.log_level, given.log_format)
     from agent.config import BadConfig
 
     try:
         result: int = given.run(given)
-    except BadConfig as bad:
-        print(bad, file=sys.stderr)
+        sys.stdout.flush()
+    except (BadConfig, Mistake) as mistake:
+        print(mistake, file=sys.stderr)
         return EXIT_USAGE
     except BrokenPipeError:
+        # Nobody reads any more. What is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return result
 
 
@@ -66,7 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
 
     demo = commands.add_parser("demo", help="a courier's morning on virtual devices", add_help=False)
-    demo.add_argument("rest", nargs=argparse.REMAINDER)
     demo.set_defaults(run=_demo)
 
     _roster_commands(commands.add_parser("roster", help="who may identify here"))
@@ -83,7 +103,7 @@ def _roster_commands(roster: argparse.ArgumentParser) -> None:
     add.add_argument("subject", help="the driver's reference: random, never a name")
     add.add_argument("kind", choices=("badge", "static", "pin"))
     add.add_argument("--finger", metavar="UNIT:SLOT", help="where this driver's template is, for a badge")
-    add.add_argument("--days", type=int, default=31, help="how long the row is good for (31)")
+    add.add_argument("--days", type=_days, default=31, help="how long the row is good for (31)")
     forget = actions.add_parser("forget", help="delete the row that a secret opens")
     forget.add_argument("kind", choices=("badge", "static", "pin"))
     forget.add_argument("--subject", default="", help="the driver's reference, for a PIN")
@@ -92,12 +112,19 @@ def _roster_commands(roster: argparse.ArgumentParser) -> None:
         action.set_defaults(run=run)
 
 
+def _days(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= LONGEST_DAYS):
+        raise argparse.ArgumentTypeError(f"expected 1 to {LONGEST_DAYS}, got {text!r}")
+    return int(text)
+
+
 # Each command imports what it needs: `postern check` need not wait for a broker library.
 
 
 def _run(given: argparse.Namespace) -> int:
     from agent.app import App
     from agent.config import load
+    from agent.roster import RosterError
     from agent.writer import JournalBusy, JournalFailed
 
     config = load(given.config)
@@ -113,6 +140,9 @@ def _run(given: argparse.Namespace) -> int:
     except JournalFailed as failed:
         print(f"the journal failed: {failed}", file=sys.stderr)
         return EXIT_JOURNAL
+    except (OSError, sqlite3.Error, RosterError) as error:
+        print(f"cannot start on {config.state}: {error}", file=sys.stderr)
+        return EXIT_FAILED
     return 0
 
 
@@ -153,7 +183,9 @@ def _devices(given: argparse.Namespace) -> int:
     def _as_line(found: Found) -> str:
         about = " ".join(f"{key}={value}" for key, value in (found.about or {}).items())
         name = found.unit or found.hardware
-        return f"{found.port:24} {name:12} {found.kind:8} {found.problem or about or 'open'}"
+        line = f"{found.port:24} {name:12} {found.kind:8} {found.problem or about or 'open'}"
+        # What a device says of itself does not get to steer the terminal.
+        return "".join(char if char.isprintable() else "?" for char in line)
 
     if not asyncio.run(show()) and not given.json:
         print("no serial port found", file=sys.stderr)
@@ -180,45 +212,64 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _roster_add(given: argparse.Namespace) -> int:
-    from agent.roster import RosterError, Row
+    from agent.config import load
+    from agent.roster import Row
 
-    try:
-        finger = _finger(given.finger)
-        until = int(time.time()) + given.days * 86_400
-        row = Row(subject=given.subject, kind=given.kind, finger=finger, until=until)
-        roster = _roster(given)
-        roster.put(row, _token(given), as_of=int(time.time()))
-    except (RosterError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
-    print(f"{given.kind} of {given.subject} is good for {given.days} days; {len(roster)} rows")
-    roster.close()
+    config = load(given.config)
+    finger = _finger(given.finger, {unit.name for unit in config.units if unit.role == "finger"})
+    until = int(time.time()) + given.days * 86_400
+    row = Row(subject=_subject(given), kind=given.kind, finger=finger, until=until)
+    token = _token(given)
+    with _roster(config.state) as roster:
+        roster.put(row, token, as_of=int(time.time()))
+        rows = len(roster)
+    print(f"{given.kind} of {given.subject} is good for {given.days} days; {rows} rows")
     return 0
 
 
 def _roster_forget(given: argparse.Namespace) -> int:
-    roster = _roster(given)
-    there = roster.forget(given.kind, _token(given))
-    roster.close()
+    from agent.config import load
+
+    state = load(given.config).state
+    if given.kind == "pin":
+        _subject(given)
+    token = _token(given)
+    with _roster(state) as roster:
+        there = roster.forget(given.kind, token)
     print("forgotten" if there else "no row opens with that")
     return 0 if there else EXIT_FAILED
 
 
-def _roster(given: argparse.Namespace) -> Any:
-    from agent.config import load
-    from agent.roster import Keys, Roster
+@contextlib.contextmanager
+def _roster(state: Path) -> Iterator[Any]:
+    from agent.roster import Keys, Roster, RosterError
 
-    state = load(given.config).state
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Roster(state / "roster.db", Keys.load(state / "keys"))
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.closing(Roster(state / "roster.db", Keys.load(state / "keys"))) as roster:
+            yield roster
+    except RosterError as error:
+        raise Mistake(str(error)) from error
+    except (OSError, sqlite3.Error) as error:
+        raise SystemExit(f"roster in {state}: {error}") from error
 
 
-def _finger(text: str | None) -> tuple[str, int] | None:
+def _subject(given: argparse.Namespace) -> str:
+    subject: str = given.subject
+    if not subject or not subject.isprintable():
+        raise Mistake(f"subject: expected the driver's reference, got {subject!r}")
+    return subject
+
+
+def _finger(text: str | None, units: set[str]) -> tuple[str, int] | None:
     if text is None:
         return None
     unit, _, slot = text.rpartition(":")
     if not unit or not slot.isdecimal():
-        raise ValueError(f"--finger: expected UNIT:SLOT, got {text!r}")
+        raise Mistake(f"--finger: expected UNIT:SLOT, got {text!r}")
+    if unit not in units:
+        known = ", ".join(sorted(units)) or "(none)"
+        raise Mistake(f"--finger: expected one of the fingerprint modules {known}, got {unit!r}")
     return unit, int(slot)
 
 
@@ -226,6 +277,10 @@ def _token(given: argparse.Namespace) -> bytes:
     """From a prompt that does not echo, or the first line of standard input. Never from the command line."""
     from agent.roster import pin_token
 
-    text = getpass.getpass(f"{given.kind}: ") if sys.stdin.isatty() else sys.stdin.readline()
-    secret = text.strip().encode()
+    if sys.stdin.isatty():
+        secret = getpass.getpass(f"{given.kind}: ").encode(errors="surrogateescape").strip()
+    else:
+        secret = sys.stdin.buffer.readline(8192).strip()
+    if not secret:
+        raise Mistake(f"standard input: expected the {given.kind} on the first line, got nothing")
     return pin_token(given.subject, secret) if given.kind == "pin" else secret

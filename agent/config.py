@@ -3,6 +3,8 @@
 A mistake is a path, what was expected there and what was found. Nothing starts while there is one.
 """
 
+import json
+import re
 import ssl
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -22,17 +24,25 @@ from drivers.port import Address, BadAddress
 
 DEVICE_ID = r"^[a-z0-9][a-z0-9-]{2,39}$"
 UNIT_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
+ABSOLUTE = r"^/[^\x00]*$"
+HOST = r"^[^\s\x00/]{1,253}$"
+FILE_LIMIT = 256 * 1024
+STATE_LIMIT = 90
+"""Bytes of the state folder's path: a local socket in it may have a path of 107."""
+
+_IN_WORDS = {ABSOLUTE: "an absolute path", HOST: "a host name or an address"}
 
 M = TypeVar("M", bound=BaseModel)
 FactorKind = Literal["badge", "pin", "slot", "static"]
 Factors = Annotated[list[FactorKind], Field(min_length=2)]
 Seconds = Annotated[float, Field(gt=0)]
+FilePath = Annotated[str, StringConstraints(pattern=ABSOLUTE)]
 
 
 class Section(BaseModel):
     """Strict, closed and frozen, as every table of the file is."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Device(Section):
@@ -40,25 +50,25 @@ class Device(Section):
 
     id: Annotated[str, StringConstraints(pattern=DEVICE_ID)]
     tenant: Annotated[str, StringConstraints(pattern=DEVICE_ID)]
-    state: str = "/var/lib/postern"
+    state: FilePath = "/var/lib/postern"
 
 
 class Tls(Section):
     """TLS towards the broker. Paths of PEM files; `certificate` and `key` go together."""
 
-    ca: str | None = None
+    ca: FilePath | None = None
     """Certificates that may vouch for the broker; the system's own without it."""
-    certificate: str | None = None
-    key: str | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
 
 
 class Broker(Section):
     """The MQTT 5 broker."""
 
-    host: str
+    host: Annotated[str, StringConstraints(pattern=HOST)]
     port: Annotated[int, Field(ge=1, le=65_535)] = 8883
     username: str | None = None
-    password_file: str | None = None
+    password_file: FilePath | None = None
     """File whose first line is the password: no secret stands in the config itself."""
     keepalive: Annotated[int, Field(ge=5, le=600)] = 25
     plain: bool = False
@@ -138,6 +148,8 @@ class Config:
 
     file: File
     units: tuple[UnitSpec, ...]
+    origin: str = "config"
+    """Where it was read from, for messages."""
 
     @property
     def state(self) -> Path:
@@ -167,21 +179,18 @@ class Config:
     def server(self) -> Server:
         """Reads the password and the certificates. Raises BadConfig when they cannot be used."""
         broker = self.file.broker
-        password = None
-        try:
-            if broker.password_file:
-                password = Path(broker.password_file).read_text().splitlines()[0]
-        except (OSError, IndexError, UnicodeDecodeError) as error:
-            raise BadConfig(
-                "config", [_unreadable("broker.password_file", broker.password_file, error)]
-            ) from error
+        mistakes: list[Mistake] = []
+        password = _password(broker.password_file, mistakes) if broker.password_file else None
+        tls = None if broker.plain else _tls(broker.tls, mistakes)
+        if mistakes:
+            raise BadConfig(self.origin, mistakes)
         return Server(
             host=broker.host,
             port=broker.port,
             client_id=self.file.device.id,
             username=broker.username or (self.file.device.id if password else None),
             password=password,
-            tls=None if broker.plain else _tls(broker.tls),
+            tls=tls,
             keepalive=broker.keepalive,
         )
 
@@ -189,18 +198,25 @@ class Config:
 def load(path: Path) -> Config:
     """Read and check a file. Raises BadConfig."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(FILE_LIMIT + 1)
+        if len(content) > FILE_LIMIT:
+            raise BadConfig(str(path), [Mistake("file", f"at most {FILE_LIMIT} bytes", "more")])
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(str(path), [_unreadable("file", str(path), error)]) from error
+        raise BadConfig(str(path), [Mistake("file", "a readable file", _reason(error))]) from error
     return parse(text, str(path))
 
 
-def parse(text: str, source: str = "config") -> Config:
+def parse(text: str, origin: str = "config") -> Config:
     """Check the text of a config file. Raises BadConfig with every mistake that can be told."""
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadConfig(source, [Mistake("syntax", "TOML", str(error))]) from error
+    except RecursionError as error:
+        raise BadConfig(origin, [Mistake("syntax", "TOML", "tables nested too deeply")]) from error
+    except ValueError as error:
+        # Not only TOMLDecodeError: a number of thousands of digits is refused by `int` itself.
+        raise BadConfig(origin, [Mistake("syntax", "TOML", str(error))]) from error
     mistakes: list[Mistake] = []
     file = _validate(File, tree, (), mistakes)
     tables = tree.get("unit", {})
@@ -210,29 +226,30 @@ def parse(text: str, source: str = "config") -> Config:
     if file is not None:
         mistakes += _meaning(file, specs)
     if mistakes or file is None:
-        raise BadConfig(source, mistakes)
-    return Config(file, specs)
+        raise BadConfig(origin, mistakes)
+    return Config(file, specs, origin)
 
 
 def _unit(name: str, table: Mapping[str, Any], mistakes: list[Mistake]) -> UnitSpec | None:
     where = ("unit", name)
+    path = _dotted(where)
     section = _validate(UnitSection, table, where, mistakes)
     if section is None:
         return None
     if section.kind not in KINDS:
-        mistakes.append(Mistake(f"unit.{name}.kind", f"one of {', '.join(KINDS)}", repr(section.kind)))
+        mistakes.append(Mistake(f"{path}.kind", f"one of {', '.join(KINDS)}", _shown("kind", section.kind)))
         return None
     driver = driver_for(section.kind)
     before = len(mistakes)
     options = _validate(
         driver.OptionsType, section.model_extra or {}, where, mistakes, UnitSection.model_fields
     )
-    role = _role(name, section, mistakes)
+    role = _role(path, section, mistakes)
     try:
         address = Address.parse(section.port)
     except BadAddress as error:
-        expected, _, got = str(error).removeprefix("expected ").rpartition(", got ")
-        mistakes.append(Mistake(f"unit.{name}.port", expected, got))
+        expected = str(error).removeprefix("expected ").partition(", got ")[0]
+        mistakes.append(Mistake(f"{path}.port", expected, _shown("port", section.port)))
         return None
     if options is None or role is None or len(mistakes) > before:
         return None
@@ -246,19 +263,19 @@ def _unit(name: str, table: Mapping[str, Any], mistakes: list[Mistake]) -> UnitS
     )
 
 
-def _role(name: str, section: UnitSection, mistakes: list[Mistake]) -> Role | None:
+def _role(path: str, section: UnitSection, mistakes: list[Mistake]) -> Role | None:
     allowed = ROLES[section.kind]
     if section.role is None:
         return allowed[0]
     if section.role not in allowed:
-        mistakes.append(Mistake(f"unit.{name}.role", f"one of {', '.join(allowed)}", repr(section.role)))
+        mistakes.append(Mistake(f"{path}.role", f"one of {', '.join(allowed)}", _shown("role", section.role)))
         return None
     return Role(section.role)
 
 
 def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
     """What no schema can tell."""
-    names = {unit.name for unit in units}
+    names = set(file.unit)
     ports: dict[str, str] = {}
     for unit in units:
         first = ports.setdefault(unit.address.text, unit.name)
@@ -278,6 +295,10 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
             if len(set(factors)) < 2 or max(LEVELS[kind] for kind in factors) < 1:
                 path = f"custody.{action}[{at}]"
                 yield Mistake(path, "two different factors, one of them more than a badge", str(factors))
+    if len(file.device.state.encode()) > STATE_LIMIT:
+        yield Mistake(
+            "device.state", f"a path of at most {STATE_LIMIT} bytes", _shown("state", file.device.state)
+        )
     broker = file.broker
     if (broker.tls.certificate is None) != (broker.tls.key is None):
         yield Mistake("broker.tls", "certificate and key together", "only one of them")
@@ -300,18 +321,27 @@ def _validate(
 
 
 def _mistake(model: type[BaseModel], error: Any, where: tuple[str, ...], siblings: Iterable[str]) -> Mistake:
-    path = _dotted((*where, *error["loc"]))
+    loc, expected = error["loc"], _expected(error)
+    if loc and loc[-1] == "[key]":
+        return Mistake(_dotted((*where, *loc[:-2])), f"names that match {UNIT_NAME}", _key(loc[-2]))
+    path = _dotted((*where, *loc))
     match error["type"]:
         case "extra_forbidden":
-            known = sorted((*siblings, *_fields(model, error["loc"][:-1])))
+            known = sorted((*siblings, *_fields(model, loc[:-1])))
             return Mistake(path, f"one of the settings {', '.join(known)}", "an unknown one")
         case "missing":
             return Mistake(path, "a value", "nothing")
         case "model_type" | "dict_type":
-            return Mistake(path, "a table", _shown(path, error["input"]))
-    expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    expected = expected.replace("String should match pattern", "text that matches")
-    return Mistake(path, expected[:1].lower() + expected[1:], _shown(path, error["input"]))
+            expected = "a table"
+    return Mistake(path, expected, _shown(path, error["input"]))
+
+
+def _expected(error: Any) -> str:
+    if words := _IN_WORDS.get(error.get("ctx", {}).get("pattern")):
+        return words
+    text = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    text = text.replace("String should match pattern", "text that matches")
+    return text[:1].lower() + text[1:]
 
 
 def _fields(model: type[BaseModel], loc: Iterable[str | int]) -> Iterable[str]:
@@ -328,25 +358,50 @@ def _fields(model: type[BaseModel], loc: Iterable[str | int]) -> Iterable[str]:
 def _dotted(loc: Iterable[str | int]) -> str:
     path = ""
     for step in loc:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+        path += f"[{step}]" if isinstance(step, int) else f".{_key(step)}" if path else _key(step)
     return path or "file"
+
+
+def _key(key: object) -> str:
+    """A key as TOML would have it written."""
+    text = str(key)
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else json.dumps(text)
 
 
 def _shown(path: str, value: Any) -> str:
     """What was found, short, and never a secret."""
-    if "password" in path:
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        # Nested too deeply, or a number of thousands of digits.
+        text = f"something too long to show ({type(value).__name__})"
+    if "password" in path or "password" in text:
         return "something else (not shown)"
-    text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _unreadable(path: str, found: str | None, error: Exception) -> Mistake:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return Mistake(path, "a readable file", f"{found} ({reason})")
+def _reason(error: Exception) -> str:
+    match error:
+        case OSError(strerror=str() as reason):
+            return reason
+        case UnicodeDecodeError(start=start):
+            return f"bytes that are not UTF-8 (at {start})"
+    return str(error)
 
 
-def _tls(tls: Tls) -> ssl.SSLContext:
-    """Raises BadConfig naming the file that cannot be used."""
+def _password(path: str, mistakes: list[Mistake]) -> str | None:
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            password = file.readline(1024).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        mistakes.append(Mistake("broker.password_file", "a readable file", _reason(error)))
+        return None
+    if not password:
+        mistakes.append(Mistake("broker.password_file", "a password on the first line", "an empty line"))
+    return password
+
+
+def _tls(tls: Tls, mistakes: list[Mistake]) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if tls.ca:
         # Only the named authorities may vouch for the broker, not the system's hundred others as well.
@@ -355,11 +410,17 @@ def _tls(tls: Tls) -> ssl.SSLContext:
     try:
         if tls.ca:
             context.load_verify_locations(tls.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise BadConfig("config", [_unreadable("broker.tls.ca", tls.ca, error)]) from error
+    except OSError as error:
+        mistakes.append(Mistake("broker.tls.ca", "a file of PEM certificates", _found(tls.ca, error)))
     try:
         if tls.certificate:
-            context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise BadConfig("config", [_unreadable("broker.tls.certificate", tls.certificate, error)]) from error
+            # With a password given, though none, OpenSSL does not stop to ask the terminal for one.
+            context.load_cert_chain(tls.certificate, tls.key, password="")
+    except OSError as error:
+        expected = "a PEM certificate, its key in broker.tls.key and not encrypted"
+        mistakes.append(Mistake("broker.tls.certificate", expected, _found(tls.certificate, error)))
     return context
+
+
+def _found(path: str | None, error: OSError) -> str:
+    return f"{path} ({_reason(error)})"

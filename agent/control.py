@@ -6,7 +6,9 @@ question is one that changes nothing.
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 SOCKET = "control.sock"
 LINE_LIMIT = 4096
+ANSWER_LIMIT = 1024 * 1024
 ANSWER_S = 5.0
 
 Answer = Callable[[], Mapping[str, Any]]
@@ -23,44 +26,69 @@ Answer = Callable[[], Mapping[str, Any]]
 async def serve(path: Path, answers: Mapping[str, Answer]) -> AsyncIterator[None]:
     """Answer questions while the context lasts."""
 
+    talks: set[asyncio.Task[Any]] = set()
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        talks.add(task)
         try:
             async with asyncio.timeout(ANSWER_S):
                 writer.write(_answer(await reader.readline(), answers) + b"\n")
-                await writer.drain()
+                await _close(writer)
         except (TimeoutError, ValueError, ConnectionError):
             # Whoever asked is gone, too slow, or not one of ours.
             pass
         finally:
-            writer.close()
+            writer.transport.abort()
+            await _close(writer)
+            talks.discard(task)
 
     path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(talk, path, limit=LINE_LIMIT)
-    path.chmod(0o600)
-    try:
-        yield
-    finally:
-        server.close()
-        path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        # Before anybody is listened to: there is no moment at which another user could ask.
+        path.chmod(0o600)
+        server = await asyncio.start_unix_server(talk, sock=listening, limit=LINE_LIMIT)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in talks:
+                task.cancel()
+            await asyncio.gather(*talks, return_exceptions=True)
+            path.unlink(missing_ok=True)
 
 
 def _answer(line: bytes, answers: Mapping[str, Answer]) -> bytes:
     try:
-        question = json.loads(line)["ask"]
-        answer = dict(answers[question]())
-    except (ValueError, KeyError, TypeError):
-        answer = {"error": f'expected {{"ask": one of {", ".join(answers)}}}'}
-    return json.dumps(answer).encode()
+        answer = answers[json.loads(line)["ask"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return json.dumps({"error": f'expected {{"ask": one of {", ".join(answers)}}}'}).encode()
+    return json.dumps(dict(answer())).encode()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def ask(path: Path, question: str) -> dict[str, Any]:
-    """Ask a running agent. Raises OSError when none is there, TimeoutError when it does not answer."""
+    """Ask a running agent.
+
+    Raises OSError when none is there, TimeoutError when it does not answer, ValueError when it says what
+    cannot be understood.
+    """
     async with asyncio.timeout(ANSWER_S):
-        reader, writer = await asyncio.open_unix_connection(path)
+        reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_LIMIT)
         try:
             writer.write(json.dumps({"ask": question}).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(await reader.readline() or b'{"error": "no answer"}')
-            return answer
+            answer = json.loads(await reader.readline() or b"null")
         finally:
-            writer.close()
-            await writer.wait_closed()
+            await _close(writer)
+    if not isinstance(answer, dict):
+        raise ValueError("no answer")
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer

@@ -22,8 +22,7 @@ class Notifier:
 
     def __init__(self) -> None:
         self._path = os.environ.get("NOTIFY_SOCKET", "")
-        microseconds = int(os.environ.get("WATCHDOG_USEC", "0") or 0)
-        self.watchdog_s = microseconds / 1e6
+        self.watchdog_s = _watchdog_s()
         """Seconds within which the manager wants to hear from us; 0 when it does not."""
 
     def send(self, *lines: str) -> None:
@@ -31,11 +30,21 @@ class Notifier:
             return
         # An abstract socket's name is written with @ and begins with a null byte.
         address = "\0" + self._path[1:] if self._path.startswith("@") else self._path
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+                # A manager that does not read must not stop the loop: the next word will reach it.
+                out.setblocking(False)
                 out.sendto("\n".join(lines).encode(), address)
-            except OSError as error:
-                log.warning("service manager not reached", error=str(error))
+        except OSError as error:
+            log.warning("service manager not reached", error=str(error))
+
+
+def _watchdog_s() -> float:
+    """As sd_watchdog_enabled(3) reads it: the wish may be meant for another process."""
+    if os.environ.get("WATCHDOG_PID") not in (None, str(os.getpid())):
+        return 0.0
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 1e6 if microseconds.isdecimal() else 0.0
 
 
 async def feed_watchdog(notifier: Notifier, checks: Sequence[Check], every: float) -> None:

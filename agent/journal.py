@@ -8,57 +8,61 @@ Some are security state: nothing but an append ever changes one.
 
 import asyncio
 import json
-import secrets
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agent import store
 from agent.clock import Moment, rfc3339
+from agent.ledger import Frontier, leaf_hash
+from agent.notary import Notary
+from agent.store import Stored
 from agent.workflow import Draft, Lane
 from agent.writer import JournalFailed, Writer
 
-SCHEMA = 1
 TAIL = 4096
 """Newest durable entries kept in memory, so that a live uplink never reads the file."""
+TAIL_BYTES = 4 * 1024 * 1024
+"""The same in bytes: a QR code of the longest kind makes an entry of 10 KB."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS entry (sequence INTEGER PRIMARY KEY, lane INTEGER NOT NULL, line BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An entry as it is kept: its place in the order and its bytes."""
-
-    sequence: int
-    line: bytes
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def compact(value: Any) -> bytes:
-    """JSON as it is stored and sent: no spaces, UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    """JSON as it is stored and sent: no spaces, UTF-8. Raises ValueError or TypeError for anything else."""
+    return _encode(value).encode()
 
 
 class Journal:
     """Append, read, remember."""
 
     def __init__(
-        self, path: Path, *, source: str, on_trouble: Callable[[str | None], None] = lambda _: None
+        self,
+        path: Path,
+        *,
+        source: str,
+        key: bytes | None = None,
+        on_trouble: Callable[[str | None], None] = lambda _: None,
     ) -> None:
+        """`key` is the device's secret, which signs checkpoints; without one nothing is signed."""
         self.source = source
         self.epoch = ""
         """Random name of this file's life; the first half of every entry's id."""
         self.last = 0
         """Sequence of the newest durable entry."""
         self.records: dict[str, Any] = {}
-        self.newest: dict[str, Any] | None = None
-        """The newest entry as it was found at opening."""
+        self.notary: Notary | None = None
+        """Signs what this journal has become; there once it is open, where there is a key."""
+        self._key = key
+        self._frontier = Frontier()
+        """The tree of everything durable."""
         self._next = 1
-        self._tail: deque[Stored] = deque(maxlen=TAIL)
+        self._tail: deque[Stored] = deque()
+        self._tail_bytes = 0
+        self._signing = False
+        self._riding: dict[str, bytes | None] = {}
         self._watchers: list[Callable[[], None]] = []
         self._writer = Writer(path, on_trouble)
 
@@ -70,12 +74,19 @@ class Journal:
     async def open(self) -> None:
         """Raises JournalFailed when the file cannot be opened, or is of another schema."""
         await self._writer.open()
-        self.epoch, self.last, newest, records = await self._writer.submit(_load)
-        self.records = {key: json.loads(value) for key, value in records}
-        self.newest = json.loads(newest) if newest else None
+        loaded = await self._writer.submit(store.load)
+        self.epoch, self.last, self.records = loaded.epoch, loaded.last, loaded.records
+        self._frontier = loaded.frontier
         self._next = self.last + 1
+        if self._key is not None:
+            origin = f"{self.source.removeprefix('/postern/')}/{self.epoch}"
+            self.notary = Notary(self._key, origin, loaded.checkpoint, loaded.note)
 
     async def close(self) -> None:
+        """Sign and commit what is left, and end."""
+        self.checkpoint()
+        if self._riding:
+            self.save()
         await self._writer.close()
 
     def watch(self, call: Callable[[], None]) -> None:
@@ -93,43 +104,77 @@ class Journal:
 
         `position` is merged into each entry's data: a fix, or null with a reason.
         """
-        rows = [self._row(draft, at, position) for draft in drafts]
-        changes = self._remember(records or {})
-        done = self._writer.submit(lambda connection: _write(connection, rows, changes))
-        done.add_done_callback(lambda future: self._durable(future, rows))
-        return done
+        # Nothing is changed before all of it is known to be JSON: a sequence once given must be stored.
+        rows = [self._row(self._next + n, draft, at, position) for n, draft in enumerate(drafts)]
+        changes = _changes(records or {})
+        self._next += len(rows)
+        self._remember(records or {})
+        changes += self._riders()
+        return self._writer.submit(
+            lambda connection: store.write(connection, rows, changes), then=lambda: self._durable(rows)
+        )
 
-    def note(self, records: Mapping[str, Any]) -> asyncio.Future[None]:
-        """Records that may wait some seconds for a commit: losing one costs work, never truth."""
-        changes = self._remember(records)
-        return self._writer.submit(lambda connection: _write(connection, [], changes), wait=False)
+    def ride(self, records: Mapping[str, Any]) -> None:
+        """Records that go with the next append, or with `save`: losing one costs work, never truth."""
+        self._riding.update(_changes(records))
+        self._remember(records)
+
+    def save(self) -> asyncio.Future[None]:
+        """Commit what rides."""
+        changes = self._riders()
+        return self._writer.submit(lambda connection: store.write(connection, [], changes))
 
     async def read(self, after: int, *, entries: int, size: int) -> list[Stored]:
         """Durable entries in order after `after`: at most so many and so many bytes, but at least one."""
         if after >= self.last:
             return []
         if self._tail and self._tail[0].sequence <= after + 1:
-            start = after + 1 - self._tail[0].sequence
-            found = [self._tail[i] for i in range(start, min(start + entries, len(self._tail)))]
-        else:
-            found = await self._writer.submit(lambda connection: _read(connection, after, entries))
-        return _within(found, size)
+            begin = after + 1 - self._tail[0].sequence
+            return store.within(islice(self._tail, begin, begin + entries), size)
+        return await self._writer.submit(
+            lambda connection: store.read(connection, after, entries, size), reads=True
+        )
+
+    def checkpoint(self) -> None:
+        """Sign what is durable now, if there is news. The note goes with the next commit."""
+        notary = self.notary
+        if notary is None or self._signing or not notary.news(self._frontier.size):
+            return
+        checkpoint, note = notary.sign(self._frontier)
+        self._signing = True
+
+        def signed() -> None:
+            self._signing = False
+            notary.signed(checkpoint, note)
+            for call in self._watchers:
+                call()
+
+        self._writer.submit(
+            lambda connection: store.sign(connection, checkpoint.size, note), wait=False, then=signed
+        )
 
     async def alive(self) -> None:
-        """Done once the writer has committed everything queued so far. Raises JournalFailed."""
-        await self._writer.submit(lambda _: None)
+        """Done once the writer has dealt with everything queued so far. Raises JournalFailed.
 
-    def _remember(self, records: Mapping[str, Any]) -> list[tuple[str, bytes | None]]:
+        A writer that waits for room on the disk is alive: restarting the process would make none.
+        """
+        await self._writer.submit(lambda _: None, reads=True)
+
+    def _riders(self) -> list[store.Change]:
+        changes = list(self._riding.items())
+        self._riding.clear()
+        return changes
+
+    def _remember(self, records: Mapping[str, Any]) -> None:
         for key, value in records.items():
             if value is None:
                 self.records.pop(key, None)
             else:
                 self.records[key] = value
-        return [(key, None if value is None else compact(value)) for key, value in records.items()]
 
-    def _row(self, draft: Draft, at: Moment, position: Mapping[str, Any]) -> tuple[int, Lane, bytes]:
-        sequence = self._next
-        self._next += 1
+    def _row(
+        self, sequence: int, draft: Draft, at: Moment, position: Mapping[str, Any]
+    ) -> tuple[int, Lane, bytes]:
         clock = {"boot": at.boot, "mono_ns": at.mono_ns, "trust": at.trust, "error_s": at.error_s}
         entry = {
             "specversion": "1.0",
@@ -143,55 +188,21 @@ class Journal:
         }
         return sequence, draft.lane, compact(entry)
 
-    def _durable(self, done: asyncio.Future[None], rows: list[tuple[int, Lane, bytes]]) -> None:
-        if done.cancelled() or done.exception() or not rows:
+    def _durable(self, rows: list[tuple[int, Lane, bytes]]) -> None:
+        if not rows:
             return
-        self._tail.extend(Stored(sequence, line) for sequence, _, line in rows)
+        for sequence, _, line in rows:
+            self._tail.append(Stored(sequence, line))
+            self._tail_bytes += len(line)
+        while len(self._tail) > TAIL or self._tail_bytes > TAIL_BYTES:
+            self._tail_bytes -= len(self._tail.popleft().line)
         self.last = rows[-1][0]
+        self._frontier = self._frontier.append(*(leaf_hash(line) for _, _, line in rows))
+        if self.notary is not None and self.notary.due(self.last):
+            self.checkpoint()
         for call in self._watchers:
             call()
 
 
-def _load(connection: sqlite3.Connection) -> tuple[str, int, bytes | None, list[tuple[str, bytes]]]:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version not in (0, SCHEMA):
-        raise sqlite3.DatabaseError(f"written by another version: expected schema {SCHEMA}, got {version}")
-    for statement in _TABLES.strip().split("\n"):
-        connection.execute(statement)
-    if version == 0:
-        connection.execute(f"PRAGMA user_version={SCHEMA}")
-        connection.execute("INSERT INTO record VALUES ('epoch', ?)", (compact(secrets.token_hex(6)),))
-    records = connection.execute("SELECT key, value FROM record").fetchall()
-    newest = connection.execute("SELECT sequence, line FROM entry ORDER BY sequence DESC LIMIT 1").fetchone()
-    last, line = newest or (0, None)
-    return json.loads(dict(records)["epoch"]), last, line, records
-
-
-def _write(
-    connection: sqlite3.Connection,
-    rows: list[tuple[int, Lane, bytes]],
-    changes: list[tuple[str, bytes | None]],
-) -> None:
-    if rows:
-        connection.executemany("INSERT INTO entry VALUES (?, ?, ?)", rows)
-    for key, value in changes:
-        if value is None:
-            connection.execute("DELETE FROM record WHERE key = ?", (key,))
-        else:
-            connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (key, value))
-
-
-def _read(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
-    found = connection.execute(
-        "SELECT sequence, line FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit)
-    )
-    return [Stored(sequence, line) for sequence, line in found]
-
-
-def _within(found: list[Stored], size: int) -> list[Stored]:
-    total = 0
-    for count, stored in enumerate(found):
-        total += len(stored.line) + 1
-        if count and total > size:
-            return found[:count]
-    return found
+def _changes(records: Mapping[str, Any]) -> list[store.Change]:
+    return [(key, None if value is None else compact(value)) for key, value in records.items()]

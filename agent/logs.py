@@ -1,9 +1,10 @@
 """The operator's log: readable on a terminal, one JSON object a line elsewhere.
 
 The log is for the operator of this box, the journal is for the record: nothing decides from a log, and no
-credential is ever written to one.
+credential is ever written to one. That is why a traceback is logged without the values in it.
 """
 
+import contextlib
 import logging
 import sys
 
@@ -13,21 +14,40 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMATS = ("auto", "text", "json")
 
 
+class _Line:
+    """Writes lines to standard error. Where nobody takes them they are lost, and nothing else is."""
+
+    def __init__(self, name: str = "postern") -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = msg
+
+
 def configure(level: str, style: str = "auto") -> None:
     """Send the log to standard error from now on."""
     readable = style == "text" or (style == "auto" and sys.stderr.isatty())
     processors: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
+        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
     ]
     if readable:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        plain = structlog.dev.plain_traceback
+        processors.append(
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        )
     else:
-        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        trace = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors += [structlog.processors.ExceptionRenderer(trace), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_Line,
         cache_logger_on_first_use=True,
     )

@@ -1,16 +1,17 @@
 """One MQTT 5 connection: paho-mqtt driven by the running event loop, no thread of its own.
 
 A connection lives once: a fresh paho client each, so that nothing an old one held is sent again behind our
-back. paho's own queue is never used; `publish` is for callers that respect `window`. A refused publish is
-told apart by the reason code of its PUBACK, which is the only place where it shows.
+back. paho's own queue is never used: who publishes keeps to `room`. A refused publish is told apart by the
+reason code of its PUBACK, which is the only place where it shows.
 """
 
 import asyncio
 import contextlib
-import socket
 import ssl
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -19,14 +20,29 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from agent.paho_client import UNREADABLE, Paho, properties_of
+from agent.wire import Wire, open_wire
+
 WINDOW = 100
 """Most unacknowledged publishes; above this paho slows down and the broker's queue pays."""
 CONNECT_S = 10.0
-USER_TIMEOUT_MS = 8000
-"""Unacknowledged TCP data older than this means that the way is dead."""
+GOODBYE_S = 1.0
+"""Longest that the broker may take to hear our last packet and close."""
+PATIENCE = 1.5
+"""Keepalives of silence before an acknowledgement that is owed counts as lost: as long as the broker gives
+us before it takes us for dead [MQTT-3.1.2-22]."""
 DEFAULT_RECEIVE_MAXIMUM = 65_535
 RECEIVE_MAXIMUM = 32
 MAXIMUM_PACKET = 128 * 1024
+MESSAGES = 4 * RECEIVE_MAXIMUM
+"""Messages that wait here at most. Only those of QoS 0 can be more: they are dropped, as QoS 0 allows."""
+PUBLISH_OVERHEAD = 16
+"""Bytes of a PUBLISH beside topic, payload and properties: at most 5 of header, 2 of topic length, 2 of
+packet identifier, 4 of property length."""
+
+WITH_WILL = 0x04
+"""Disconnect, and publish the will all the same."""
+QOS_NOT_SUPPORTED = 0x9B
 
 
 class ConnectionLost(Exception):
@@ -35,6 +51,10 @@ class ConnectionLost(Exception):
     def __init__(self, reason: str, code: int | None = None) -> None:
         super().__init__(reason)
         self.code = code
+
+    def again(self) -> Self:
+        """The same news for one more who waits: a raised exception collects the way it took."""
+        return type(self)(str(self), self.code)
 
 
 class ConnectRefused(ConnectionLost):
@@ -53,11 +73,13 @@ class Server:
     tls: ssl.SSLContext | None = None
     keepalive: int = 25
     """Seconds."""
+    session_expiry: int = 0
+    """Seconds that the broker keeps subscriptions and unacknowledged messages for us; 0 starts clean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Will:
-    """What the broker says for us when the connection dies."""
+    """What the broker says for us at the end, whichever way it comes; retained."""
 
     topic: str
     payload: bytes
@@ -78,25 +100,32 @@ class Message:
 class Connection:
     """Open with `connect`; use until `lost` is done; `close` in any case."""
 
-    def __init__(self, server: Server, will: Will | None) -> None:
+    def __init__(self, server: Server, will: Will | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._server = server
+        self._will = will
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._granted: dict[int, asyncio.Future[list[int]]] = {}
-        self._fd = -1
-        self._writing = False
+        self._progress = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._wire: Wire | None = None
         self._connected: asyncio.Future[None] = self._loop.create_future()
+        self._greeted = False
         self.lost: asyncio.Future[ConnectionLost] = self._loop.create_future()
         """Gets the reason when the connection is over."""
-        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._messages: deque[Message] = deque()
+        self._arrived = asyncio.Event()
+        self.dropped = 0
+        """Messages of QoS 0 that came faster than they were taken."""
         self.window = WINDOW
+        """Publishes that may be unacknowledged at one time."""
         self.packet_limit = MAXIMUM_PACKET
         """Bytes of the largest packet the broker takes."""
-        self._client = self._make(server, will)
+        self._client = self._make()
 
-    def _make(self, server: Server, will: Will | None) -> paho.Client:
-        client = paho.Client(
+    def _make(self) -> Paho:
+        server, will = self._server, self._will
+        client = Paho(
             CallbackAPIVersion.VERSION2,
             client_id=server.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -104,11 +133,8 @@ class Connection:
             manual_ack=True,
         )
         client.max_inflight_messages_set(0)
-        client.connect_timeout = CONNECT_S / 2
         if server.username is not None:
             client.username_pw_set(server.username, server.password)
-        if server.tls is not None:
-            client.tls_set_context(server.tls)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
@@ -116,37 +142,27 @@ class Connection:
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
-        client.on_socket_open = _tune
-        client.on_socket_close = self._on_socket_close
         return client
 
-    async def connect(self) -> None:
+    async def connect(self, within: float = CONNECT_S) -> None:
         """Raises ConnectRefused with the broker's reason, or ConnectionLost."""
-        properties = _properties(PacketTypes.CONNECT)
-        properties.ReceiveMaximum = RECEIVE_MAXIMUM
-        properties.MaximumPacketSize = MAXIMUM_PACKET
         server = self._server
+        where = f"{server.host}:{server.port}"
         try:
-            async with asyncio.timeout(CONNECT_S):
-                # paho resolves, connects and shakes hands in one blocking call.
-                await self._loop.run_in_executor(
-                    None,
-                    lambda: self._client.connect(
-                        server.host,
-                        server.port,
-                        server.keepalive,
-                        clean_start=True,
-                        properties=properties,
-                    ),
-                )
-                self._attach()
+            async with asyncio.timeout(within):
+                self._wire = await open_wire(self, server.host, server.port, server.tls, MAXIMUM_PACKET)
+                self._greet(self._wire)
                 await self._connected
         except TimeoutError as error:
-            raise ConnectionLost(
-                f"{server.host}:{server.port} did not answer within {CONNECT_S:g} s"
-            ) from error
-        except (OSError, ValueError, ssl.CertificateError) as error:
-            raise ConnectionLost(f"{server.host}:{server.port}: {error}") from error
+            raise ConnectionLost(f"{where}: no answer within {within:g} s") from error
+        except (OSError, ValueError) as error:
+            # The certificates' own errors are among these.
+            raise ConnectionLost(f"{where}: {error}") from error
+
+    @property
+    def room(self) -> int:
+        """How many publishes may be sent now."""
+        return 0 if self.lost.done() else self.window - len(self._acks)
 
     def publish(
         self,
@@ -162,148 +178,180 @@ class Connection:
         When the connection dies first, the future gets ConnectionLost.
         """
         acked: asyncio.Future[int] = self._loop.create_future()
-        if self.lost.done():
-            acked.set_exception(self.lost.result())
-            return acked
-        packed = _properties(PacketTypes.PUBLISH)
+        packed = properties_of(PacketTypes.PUBLISH)
         if content_type:
             packed.ContentType = content_type
         if properties:
             packed.UserProperty = properties
-        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=packed)
-        if info.rc != paho.MQTT_ERR_SUCCESS:
-            acked.set_exception(ConnectionLost(paho.error_string(info.rc)))
-            self._lose(ConnectionLost(paho.error_string(info.rc)))
-            return acked
-        self._acks[info.mid] = acked
-        self._flush()
+        if not self._acks:
+            self._progress = self._loop.time()
+        mid = self._sent(lambda: self._client.publish(topic, payload, 1, retain, packed))
+        if mid is None:
+            _fail(acked, self.lost.result())
+        else:
+            self._acks[mid] = acked
         return acked
 
     async def subscribe(self, *filters: str) -> None:
         """Subscribe at QoS 1. Raises ConnectionLost when the broker refuses a filter."""
         granted: asyncio.Future[list[int]] = self._loop.create_future()
-        rc, mid = self._client.subscribe([(each, SubscribeOptions(qos=1)) for each in filters])
-        if rc != paho.MQTT_ERR_SUCCESS or mid is None:
-            raise ConnectionLost(paho.error_string(rc))
+        wanted = [(each, SubscribeOptions(qos=1)) for each in filters]
+        mid = self._sent(lambda: self._client.subscribe(wanted))
+        if mid is None:
+            raise self.lost.result().again()
         self._granted[mid] = granted
-        self._flush()
-        for wanted, code in zip(filters, await granted, strict=True):
+        for name, code in zip(filters, await granted, strict=True):
             if code >= 128:
-                raise ConnectionLost(f"subscription to {wanted} refused", code)
+                raise ConnectionLost(f"subscription to {name} refused", code)
+
+    async def receive(self) -> Message:
+        """The next message. Raises ConnectionLost, also for what is left: it could not be acknowledged."""
+        while not self.lost.done():
+            if self._messages:
+                return self._messages.popleft()
+            self._arrived.clear()
+            await self._arrived.wait()
+        raise self.lost.result().again()
 
     def acknowledge(self, message: Message) -> None:
         """Tell the broker that a message is dealt with and need not come again."""
         if not self.lost.done():
-            self._client.ack(message.mid, message.qos)
-            self._flush()
+            self._run(lambda: self._client.ack(message.mid, message.qos))
 
     async def close(self) -> None:
-        """Say goodbye, where that is still possible, so that the will stays unsaid."""
-        if not self.lost.done():
-            with contextlib.suppress(OSError, ValueError):
-                self._client.disconnect()
-                self._flush()
-        self._lose(ConnectionLost("closed by us"))
+        """Say goodbye, where that is still possible. The will is published, here as after a loss."""
+        wire, greeted = self._wire, self._greeted and not self.lost.done()
+        self._end(ConnectionLost("closed by us"))
+        if wire is None:
+            return
+        try:
+            if greeted:
+                await self._say_goodbye(wire)
+        finally:
+            wire.abort()
+        await wire.gone
 
-    # -- paho on the loop -------------------------------------------------------------------------
+    async def _say_goodbye(self, wire: Wire) -> None:
+        reason = ReasonCode(PacketTypes.DISCONNECT, identifier=WITH_WILL) if self._will else None
+        with contextlib.suppress(*UNREADABLE):
+            self._client.disconnect(reason)
+        wire.close()
+        await asyncio.wait([wire.gone], timeout=GOODBYE_S)
 
-    def _attach(self) -> None:
-        held = self._client.socket()
-        if held is None:
-            raise ConnectionLost("closed while connecting")
-        self._fd = held.fileno()
-        held.setblocking(False)
-        self._loop.add_reader(self._fd, self._on_readable)
-        self._timer = self._loop.call_later(1, self._on_second)
-        self._flush()
-        self._on_readable()
+    # -- the wire ---------------------------------------------------------------------------------
 
-    def _on_readable(self) -> None:
-        self._run(self._client.loop_read)
-        held = self._client.socket()
-        # TLS may hold decrypted bytes that no select will ever report.
-        while isinstance(held, ssl.SSLSocket) and not self.lost.done() and held.pending():
+    def _greet(self, wire: Wire) -> None:
+        server = self._server
+        properties = properties_of(PacketTypes.CONNECT)
+        properties.ReceiveMaximum = RECEIVE_MAXIMUM
+        properties.MaximumPacketSize = MAXIMUM_PACKET
+        properties.SessionExpiryInterval = server.session_expiry
+        self._client.wire = wire
+        clean = server.session_expiry == 0
+        self._run(
+            lambda: self._client.connect(
+                server.host, server.port, server.keepalive, clean_start=clean, properties=properties
+            )
+        )
+        self._look_later()
+
+    def on_readable(self) -> None:
+        while self._wire is not None and self._wire.readable and not self.lost.done():
             self._run(self._client.loop_read)
         self._flush()
 
-    def _on_writable(self) -> None:
-        self._run(self._client.loop_write)
+    def on_writable(self) -> None:
         self._flush()
 
-    def _on_second(self) -> None:
-        self._run(self._client.loop_misc)
-        if not self.lost.done():
-            self._timer = self._loop.call_later(1, self._on_second)
+    def on_gone(self, error: Exception | None) -> None:
+        self._lose(ConnectionLost(str(error) if error else "closed by the broker"))
 
     def _flush(self) -> None:
-        """Write what is waiting now; leave to the loop what the kernel will not take."""
-        if self.lost.done():
-            return
-        if self._client.want_write() and not self._writing:
+        """Write what was queued from within paho's callbacks, or while the wire was full."""
+        if not self.lost.done() and self._client.want_write():
             self._run(self._client.loop_write)
-        wanted = not self.lost.done() and self._client.want_write()
-        if wanted and not self._writing:
-            self._loop.add_writer(self._fd, self._on_writable)
-        elif self._writing and not wanted:
-            self._loop.remove_writer(self._fd)
-        self._writing = wanted
 
-    def _run(self, step: Any) -> None:
+    def _look_later(self) -> None:
+        every = min(5.0, self._server.keepalive / 4 or 5.0)
+        self._timer = self._loop.call_later(every, self._look)
+
+    def _look(self) -> None:
+        self._run(self._client.loop_misc)
+        waited = self._loop.time() - self._progress
+        if self._acks and self._server.keepalive and waited > PATIENCE * self._server.keepalive:
+            self._lose(ConnectionLost(f"no acknowledgement for {waited:.0f} s"))
+        if not self.lost.done():
+            self._look_later()
+
+    def _sent(self, send: Callable[[], Any]) -> int | None:
+        """The packet identifier of what paho sent; None when the connection is over."""
+        mids: list[int] = []
+
+        def step() -> int:
+            rc, mid = send()
+            mids.append(mid)
+            return int(rc)
+
+        self._run(step)
+        return None if self.lost.done() else mids[0]
+
+    def _run(self, step: Callable[[], int]) -> None:
         if self.lost.done():
             return
         try:
             rc = step()
-        except (OSError, ValueError) as error:
-            # paho lets the socket's and the parser's errors through: for us both end the connection.
-            self._lose(ConnectionLost(str(error)))
+        except UNREADABLE as error:
+            self._lose(ConnectionLost(f"{type(error).__name__}: {error}"))
             return
         if rc != paho.MQTT_ERR_SUCCESS:
             self._lose(ConnectionLost(paho.error_string(rc)))
 
     def _lose(self, reason: ConnectionLost) -> None:
+        self._end(reason)
+        if self._wire is not None:
+            self._wire.abort()
+
+    def _end(self, reason: ConnectionLost) -> None:
         if self.lost.done():
             return
+        # Once: tell everyone who waits, and let go of paho.
         self.lost.set_result(reason)
         if self._timer is not None:
             self._timer.cancel()
-        if not self._connected.done():
-            self._connected.set_exception(reason)
-            self._connected.exception()
-        self._unwatch()
-        held = self._client.socket()
-        if held is not None:
-            held.close()
-        waiters: list[asyncio.Future[Any]] = [*self._acks.values(), *self._granted.values()]
+        client = self._client
+        client.on_connect = client.on_disconnect = client.on_publish = None
+        client.on_subscribe = client.on_message = None
+        waiters: list[asyncio.Future[Any]] = [self._connected, *self._acks.values(), *self._granted.values()]
         for waiting in waiters:
-            if not waiting.done():
-                waiting.set_exception(reason)
-                waiting.exception()
+            _fail(waiting, reason)
         self._acks.clear()
         self._granted.clear()
-
-    def _unwatch(self) -> None:
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
-            self._fd = -1
+        self._messages.clear()
+        self._arrived.set()
 
     # -- what paho tells --------------------------------------------------------------------------
 
     def _on_connect(self, _c: Any, _u: Any, _f: Any, code: ReasonCode, properties: Properties | None) -> None:
         if code.is_failure:
             self._lose(ConnectRefused(f"refused: {code.getName()}", code.value))
-            return
-        if properties is not None:
+        elif getattr(properties, "MaximumQoS", 1) < 1:
+            self._lose(
+                ConnectRefused("expected a broker that takes QoS 1, got one without", QOS_NOT_SUPPORTED)
+            )
+        elif not self._connected.done():
             self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM))
             self.packet_limit = min(MAXIMUM_PACKET, getattr(properties, "MaximumPacketSize", MAXIMUM_PACKET))
-        if not self._connected.done():
             self._connected.set_result(None)
+            self._greeted = True
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, code: ReasonCode, _p: Any) -> None:
-        said = code.value if flags.is_disconnect_packet_from_server else None
-        self._lose(ConnectionLost(f"lost: {code.getName()}", said))
+        if flags.is_disconnect_packet_from_server:
+            self._lose(ConnectionLost(f"sent away: {code.getName()}", code.value))
+        else:
+            self._lose(ConnectionLost(f"lost: {code.getName()}"))
 
     def _on_publish(self, _c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
+        self._progress = self._loop.time()
         acked = self._acks.pop(mid, None)
         if acked is not None and not acked.done():
             acked.set_result(code.value)
@@ -315,18 +363,26 @@ class Connection:
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
         pairs = dict(getattr(message.properties, "UserProperty", []))
-        self.messages.put_nowait(
-            Message(message.topic, bytes(message.payload), pairs, message.retain, message.mid, message.qos)
+        arrived = Message(
+            message.topic, bytes(message.payload), pairs, message.retain, message.mid, message.qos
         )
+        if len(self._messages) < MESSAGES:
+            self._messages.append(arrived)
+            self._arrived.set()
+        elif message.qos:
+            self._lose(ConnectionLost(f"expected at most {RECEIVE_MAXIMUM} messages at once, got more"))
+        else:
+            self.dropped += 1
 
-    def _on_socket_close(self, _c: Any, _u: Any, _socket: Any) -> None:
-        self._unwatch()
+
+def publish_overhead(topic: str, content_type: str, properties: Iterable[tuple[str, str]]) -> int:
+    """Bytes that a PUBLISH is longer than its payload, at most."""
+    pairs = sum(5 + len(name.encode()) + len(value.encode()) for name, value in properties)
+    return PUBLISH_OVERHEAD + len(topic.encode()) + 3 + len(content_type.encode()) + pairs
 
 
-def _properties(packet: int) -> Properties:
-    return Properties(packet)  # type: ignore[no-untyped-call]
-
-
-def _tune(_client: Any, _userdata: Any, held: Any) -> None:
-    held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    held.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+def _fail(waiting: asyncio.Future[Any], reason: ConnectionLost) -> None:
+    if not waiting.done():
+        waiting.set_exception(reason.again())
+        # `lost` tells it too: nobody need ask this one.
+        waiting.exception()

@@ -68,11 +68,15 @@ class Performer:
                 self.order(order)
 
     def order(self, order: Order) -> None:
-        """Pass an action to its unit; one that cannot be done is recorded."""
+        """Pass an action to its unit. One that cannot be done is recorded, a tone nobody can sound is not."""
         unit = self._unit_for(order)
-        if unit is not None and (reason := unit.order(order.action)):
+        if unit is not None:
+            name, reason = unit.name, unit.order(order.action)
+        else:
+            name, reason = order.unit, "" if isinstance(order.action, Signal) else "unknown_unit"
+        if reason:
             data = {"action": type(order.action).__name__, "reason": reason}
-            self._report(Draft("device.action_failed", unit.name, data, Lane.TELEMETRY))
+            self._report(Draft("device.action_failed", name, data, Lane.TELEMETRY))
 
     async def _next_on_grid(self, start: Moment) -> None:
         past_ns = (self._clock.now().mono_ns - start.mono_ns) % GRID_NS

@@ -24,6 +24,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from agent import keyfile
 from agent.clock import NS, Moment
 from agent.lockout import Burst, Tries, reader_failed, reader_may_try, subject_failed, subject_may_try
 from agent.workflow import Outcome, Verdict
@@ -67,9 +68,8 @@ class Keys:
 
     @classmethod
     def load(cls, folder: Path) -> "Keys":
-        """Read the key files, making them (0600) where they do not exist yet."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cls(_key(folder / "pepper"), _key(folder / "epoch"))
+        """Read the key files, made where they do not exist yet. Raises BadKeyFile."""
+        return cls(keyfile.load(folder / "pepper"), keyfile.load(folder / "epoch"))
 
     def derive(self, kind: str, token: bytes) -> tuple[bytes, bytes, bytes]:
         """Lookup id, row key and check value of a presented secret."""
@@ -80,30 +80,6 @@ class Keys:
     def digest(self, purpose: str, value: bytes) -> str:
         """A short keyed digest, to tell equal values apart from different ones without keeping them."""
         return hmac.digest(self.device, purpose.encode() + b"\0" + value, "sha256")[:8].hex()
-
-
-def _key(path: Path) -> bytes:
-    if not path.exists():
-        fresh = path.with_suffix(".new")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(os.urandom(32))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        _sync(path.parent)
-    key = path.read_bytes()
-    if len(key) != 32:
-        raise RosterError(f"{path}: expected a key of 32 bytes, got {len(key)}")
-    return key
-
-
-def _sync(folder: Path) -> None:
-    """A name in a folder is durable only once the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from agent.intake import Role
 from agent.workflow import Draft, Lane
 from drivers import driver_for
 from drivers.base import ActionRefused, Driver, NoReply, Options
-from drivers.port import Address, Port, PortGone, open_port
+from drivers.port import Address, Port, PortGone, find, open_port
 from drivers.readings import (
     Action,
     ActionDone,
@@ -43,6 +43,8 @@ ORDERS = 64
 """Actions a unit keeps waiting; over it the newest is refused."""
 STALE_SIGNAL_S = 1.5
 """A tone this late would be taken for the answer to something else."""
+LAST_WORDS_S = 1.0
+"""Longest that a unit that is stopped waits for room to say what it still has to say."""
 
 Node = tuple[str, int, int]
 """Path, inode and change time of a device node."""
@@ -74,8 +76,11 @@ class Unit:
         self.driver: Driver | None = None
         self._deliver = deliver
         self._orders: asyncio.Queue[tuple[int, Action]] = asyncio.Queue(ORDERS)
+        self._doing: Action | None = None
         self._told: DeviceLost | None = None
-        self._opened_node: Node | None = None
+        self._ready_ns: int | None = None
+        self._tried: Node | None = None
+        """The node at the last try to open it."""
 
     @property
     def name(self) -> str:
@@ -113,46 +118,71 @@ class Unit:
 
     async def _serve(self) -> None:
         """One opening of the port. Raises unless the device was healthy for a while."""
-        opened = mono_ns()
         failure: PortGone | NoReply | None = None
+        self._ready_ns = None
+        self._tried = await _node(self.spec.address)
         try:
             port = await open_port(self.spec.address, baud=self.spec.baud)
-            self._opened_node = _node(self.spec.address)
-            try:
+            with contextlib.closing(port):
                 await self._drive(port)
-            finally:
-                port.close()
         except* (PortGone, NoReply) as group:
             failure = _first(group)
         if failure is not None:
-            healthy = self.ready and (mono_ns() - opened) / 1e9 > HEALTHY_S
+            _heed_cancellation()
+            healthy = self._was_healthy()
             await self._went(failure)
             if not healthy:
                 raise failure
 
+    def _was_healthy(self) -> bool:
+        return self._ready_ns is not None and (mono_ns() - self._ready_ns) / 1e9 > HEALTHY_S
+
     async def _drive(self, port: Port) -> None:
         driver = driver_for(self.spec.kind)(port, self._emit, self.spec.options)
         try:
-            about = await driver.identify()
-            self.driver, self.lost, self._told = driver, None, None
+            about = await self._identify(driver)
+            self.driver, self.lost, self._told, self._ready_ns = driver, None, None, mono_ns()
             log.info("ready", unit=self.name, kind=self.spec.kind, port=port.path, **about)
             await self._emit(DeviceReady(port=port.path, about=about))
             async with asyncio.TaskGroup() as group:
                 group.create_task(driver.run(), name=f"{self.name}: reading")
                 group.create_task(self._perform(driver), name=f"{self.name}: orders")
-                group.create_task(self._count_noise(driver), name=f"{self.name}: noise")
-        finally:
-            await self._report_noise(driver)
+                # In the group's own body: a group that only waits for its tasks leaves its task marked as
+                # cancelled when one of them fails (until Python 3.13), and that mark means something here.
+                await self._count_noise(driver)
+        except asyncio.CancelledError:
+            # Whoever empties the inbox may have been stopped as well.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._leave(driver)
+            raise
+        except BaseException:
+            await self._leave(driver)
+            raise
+
+    async def _identify(self, driver: Driver) -> Mapping[str, str]:
+        try:
+            return await driver.identify()
+        except ActionRefused as refused:
+            raise PortGone("unusable", str(refused)) from refused
+
+    async def _leave(self, driver: Driver) -> None:
+        """Account for what was begun and what is still queued: nothing of it is done by a later opening."""
+        self.driver, self.lost = None, self.lost or DeviceLost(reason="unusable", detail="stopped")
+        await self._report_noise(driver)
+        doing, self._doing = self._doing, None
+        if doing is not None:
+            await self._emit(ActionDone(action=doing, ok=False, reason="outcome_unknown"))
+        while not self._orders.empty():
+            _, action = self._orders.get_nowait()
+            await self._emit(ActionDone(action=action, ok=False, reason="lost"))
 
     async def _emit(self, reading: Reading) -> None:
         await self._deliver(self, reading)
 
     async def _went(self, error: PortGone | NoReply) -> None:
         reason, detail = (error.reason, error.detail) if isinstance(error, PortGone) else ("deaf", str(error))
-        self.driver, self.lost = None, DeviceLost(reason=reason, detail=detail)
-        while not self._orders.empty():
-            _, action = self._orders.get_nowait()
-            await self._emit(ActionDone(action=action, ok=False, reason="lost"))
+        self.lost = DeviceLost(reason=reason, detail=detail)
         if self._told is None or self._told.reason != reason:
             self._told = self.lost
             log.warning("lost", unit=self.name, reason=reason, detail=detail)
@@ -164,13 +194,16 @@ class Unit:
             if isinstance(action, Signal) and (mono_ns() - ordered_ns) / 1e9 > STALE_SIGNAL_S:
                 await self._emit(ActionDone(action=action, ok=False, reason="too_late"))
                 continue
+            self._doing = action
             try:
                 await driver.perform(action)
             except (ActionRefused, NoReply) as refused:
+                self._doing = None
                 await self._emit(ActionDone(action=action, ok=False, reason=str(refused)))
                 if isinstance(refused, NoReply):
                     raise
             else:
+                self._doing = None
                 # A tone that sounded is no news, and there is one for every scan.
                 if not isinstance(action, Signal):
                     await self._emit(ActionDone(action=action, ok=True))
@@ -187,19 +220,19 @@ class Unit:
             await self._emit(NoiseCounted(counts=counts))
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but no longer than until there is a node that was not there when we last opened one."""
+        """Wait, but no longer than until there is a node that was not there when we last tried."""
         address = self.spec.address
-        if self.lost is None or self.lost.reason not in ("absent", "gone") or address.tcp:
+        if address.tcp:
             await asyncio.sleep(seconds)
             return
-        loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    node = await loop.run_in_executor(None, _node, address)
-                    if node is not None and node != self._opened_node:
-                        return
+                    # First the pause: whatever a node is like, it is not tried more often than this.
                     await asyncio.sleep(USB_POLL_S if address.usb else NODE_POLL_S)
+                    node = await _node(address)
+                    if node is not None and node != self._tried:
+                        return
 
     def _tell_of_wait(self, attempt: RetryCallState) -> None:
         wait = attempt.next_action.sleep if attempt.next_action else 0.0
@@ -209,13 +242,20 @@ class Unit:
         )
 
 
-def _node(address: Address) -> Node | None:
+async def _node(address: Address) -> Node | None:
     """The node as it is now: a device that comes back has a new one, though perhaps of the same name."""
     with contextlib.suppress(OSError):
-        if path := address.find():
+        if path := await find(address):
             about = os.stat(path)
             return path, about.st_ino, about.st_ctime_ns
     return None
+
+
+def _heed_cancellation() -> None:
+    """A task group whose tasks failed just when it was cancelled raises their errors and drops its own."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _first(group: BaseExceptionGroup[PortGone | NoReply]) -> PortGone | NoReply:

@@ -8,7 +8,6 @@ that it cannot hold up the rest.
 """
 
 import asyncio
-import contextlib
 import gzip
 import random
 from collections import deque
@@ -20,46 +19,47 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from agent.clock import mono_ns
-from agent.journal import Journal, Stored, compact
-from agent.mqtt import Connection, ConnectionLost, Server, Will
+from agent.journal import Journal, compact
+from agent.mqtt import Connection, ConnectionLost, Server, Will, publish_overhead
+from agent.refusals import TOO_LARGE, Again, Caution, Leave, PassOver
+from agent.store import Stored
 from agent.workflow import Draft, Lane
 
-ENTRIES = 256
-"""Entries in one batch at most."""
-BATCH_BYTES = 96 * 1024
-"""Bytes of one batch before compression."""
-PACKET_OVERHEAD = 512
-"""What topic, properties and header may add to a payload."""
+BATCH_BYTES = 384 * 1024
+"""Bytes of one batch before compression. Where the way is long, fewer and larger batches are what helps."""
+READ_RATIO = 4
+"""Bytes read for each byte of a packet that a small packet limit leaves: entries compress about so well."""
 GZIP_FROM = 1024
 GZIP_LEVEL = 1
 PACK_INLINE = 32
 """Compressing fewer entries costs less than handing them to another thread."""
 HEALTHY_S = 5.0
 """A session that lasted this long starts the backoff anew."""
-STRIKES = 3
-"""Times that one entry alone is refused before it is passed over."""
-DEATHS = 10
-"""Connections that die on the same single entry before it is passed over."""
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 60.0
 
-TOO_LARGE = 0x95
-QUOTA_EXCEEDED = 0x97
-NOT_AUTHORISED = 0x87
-_BLAMES_PACKET = {0x81, 0x82, 0x90, TOO_LARGE, 0x99}
-"""Reason codes of a DISCONNECT that are about what we sent, not about the network."""
+SAVE_EVERY = 512
+"""Acknowledged entries after which the cursor is worth a commit of its own; else it rides with the next."""
+
+LINES, JSON, NOTE = "application/x-ndjson", "application/json", "text/plain; charset=utf-8"
 
 log = structlog.get_logger("uplink")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries that travel together."""
+    """Entries that travel together: their sequences have no gaps."""
 
-    entries: Sequence[Stored]
+    first: int
+    last: int
+    size: int
+    """Bytes before compression."""
+    sent: float
     acked: asyncio.Future[int]
 
     @property
-    def last(self) -> int:
-        return self.entries[-1].sequence
+    def entries(self) -> int:
+        return self.last - self.first + 1
 
 
 class Refusal(Exception):
@@ -71,11 +71,14 @@ class Refusal(Exception):
         self.code = code
 
 
-def pack(entries: Sequence[Stored]) -> tuple[bytes, list[tuple[str, str]]]:
-    """Payload and user properties of a batch."""
+Packed = tuple[bytes, list[tuple[str, str]]]
+
+
+def pack(entries: Sequence[Stored], room: int = GZIP_FROM) -> Packed:
+    """Payload and user properties of a batch; compressed where it is worth it, or has to be to fit."""
     payload = b"\n".join(stored.line for stored in entries)
     properties = [("from", str(entries[0].sequence)), ("to", str(entries[-1].sequence))]
-    if len(payload) > GZIP_FROM:
+    if len(payload) > min(GZIP_FROM, room):
         payload = gzip.compress(payload, GZIP_LEVEL, mtime=0)
         properties.append(("content-encoding", "gzip"))
     return payload, properties
@@ -107,11 +110,11 @@ class Uplink:
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
         self._announce = True
-        self._limit = ENTRIES
-        self._strikes = 0
-        self._deaths = (0, 0)
-        self._noted: asyncio.Future[None] | None = None
-        self._connection: Connection | None = None
+        self._caution = Caution()
+        self._saved = self.cursor
+        self._shown: bytes | None = None
+        """The checkpoint that the broker has."""
+        self._watchers: list[Callable[[], None]] = []
         self._offline_since = mono_ns()
         journal.watch(self._wake.set)
 
@@ -125,32 +128,29 @@ class Uplink:
         self._announce = True
         self._wake.set()
 
+    def watch(self, call: Callable[[], None]) -> None:
+        """Call whenever the cursor has moved."""
+        self._watchers.append(call)
+
     async def run(self) -> None:
         """Connect, send, and connect again with full jitter, for ever."""
         while True:
             async for attempt in AsyncRetrying(
-                wait=wait_random_exponential(multiplier=0.5, max=60),
+                wait=wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
                 retry=retry_if_exception_type(ConnectionLost),
                 before_sleep=self._tell_of_wait,
             ):
                 with attempt:
                     await self._session()
-
-    async def close(self) -> None:
-        """Say goodbye; whatever is unsent waits in the journal."""
-        if self._connection is not None:
-            if self.online:
-                with contextlib.suppress(ConnectionLost, TimeoutError):
-                    async with asyncio.timeout(2):
-                        await self._publish_state(self._connection, {"online": False})
-            await self._connection.close()
-        self._save_cursor()
+            # A whole fleet has just lost the same broker: not all at once.
+            await asyncio.sleep(self._rng.uniform(0, FIRST_WAIT_S))
 
     # -- one connection ---------------------------------------------------------------------------
 
     async def _session(self) -> None:
+        """Raises ConnectionLost, except after a session that lasted."""
         will = Will(topic=f"{self.topic}/up/state", payload=compact({"online": False}))
-        connection = self._connection = Connection(self.server, will)
+        connection = Connection(self.server, will)
         started = mono_ns()
         try:
             await connection.connect()
@@ -161,34 +161,37 @@ class Uplink:
             self._went_offline(lost)
             if (mono_ns() - started) / 1e9 < HEALTHY_S:
                 raise
-            log.warning("connection lost", reason=self.reason)
         finally:
             self.online = False
-            self._connection = None
             await connection.close()
 
     async def _send(self, connection: Connection) -> None:
+        self._announce, self._shown = True, None
         while True:
+            flying: deque[Batch] = deque()
             try:
-                await self._stream(connection)
+                await self._stream(connection, flying)
             except Refusal as refusal:
-                await self._settle(refusal)
+                # Whatever is still in flight takes up the broker's window and is judged by nobody: let it
+                # land, so that the next stream starts from the cursor with nothing behind its back.
+                await asyncio.wait([batch.acked for batch in flying])
+                if not connection.lost.done():
+                    await self._settle(refusal)
 
-    async def _stream(self, connection: Connection) -> None:
+    async def _stream(self, connection: Connection, flying: deque[Batch]) -> None:
         """Keep the window full until the connection is lost or the oldest batch is refused."""
-        flying: deque[Batch] = deque()
         sent = self.cursor
-        self._announce = True
         while True:
             self._wake.clear()
+            self._land(flying)
             if connection.lost.done():
                 self._died_on(flying, connection.lost.result())
-                raise connection.lost.result()
-            if self._announce:
+                raise connection.lost.result().again()
+            if self._announce and connection.room:
                 self._announce = False
-                self._publish_state(connection, self._birth()).add_done_callback(_seen)
-            self._land(flying)
-            while len(flying) < connection.window:
+                self._publish_birth(connection)
+            self._publish_checkpoint(connection)
+            while self._may_send(connection, flying):
                 batch = await self._launch(connection, max(sent, self.cursor), alone=not flying)
                 if batch is None:
                     break
@@ -197,31 +200,41 @@ class Uplink:
                 self._land(flying)
             await self._wake.wait()
 
+    def _may_send(self, connection: Connection, flying: deque[Batch]) -> bool:
+        if self._caution.alone:
+            return connection.room == connection.window
+        return connection.room > 0 and len(flying) < self._caution.pace
+
     async def _launch(self, connection: Connection, after: int, *, alone: bool) -> Batch | None:
         """Send the next batch; None when there is nothing to send now."""
-        room = connection.packet_limit - PACKET_OVERHEAD
-        entries = await self.journal.read(after, entries=self._limit, size=min(BATCH_BYTES, 4 * room))
+        topic = f"{self.topic}/up/entries"
+        room = connection.packet_limit - publish_overhead(topic, LINES, _LONGEST_PROPERTIES)
+        size = min(BATCH_BYTES, READ_RATIO * room)
+        entries = await self.journal.read(after, entries=self._caution.limit, size=size)
         if not entries:
             return None
-        payload, properties = await self._pack(entries)
+        payload, properties = await self._pack(entries, room)
         while len(payload) > room and len(entries) > 1:
             entries = entries[: len(entries) // 2]
-            payload, properties = await self._pack(entries)
+            payload, properties = await self._pack(entries, room)
         if len(payload) > room:
             # Only when everything before it is acknowledged: the cursor must not overtake what flies.
             if alone:
-                self._pass_over(entries[0], TOO_LARGE)
+                self._pass_over(entries[0].sequence, len(entries[0].line), TOO_LARGE)
             return None
-        acked = connection.publish(
-            f"{self.topic}/up/entries", payload, content_type="application/x-ndjson", properties=properties
-        )
+        if not connection.room:
+            # Lost while reading or packing: nothing of this has been sent.
+            return None
+        acked = connection.publish(topic, payload, content_type=LINES, properties=properties)
         acked.add_done_callback(self._on_ack)
-        return Batch(entries, acked)
+        total = sum(len(stored.line) for stored in entries)
+        now = asyncio.get_running_loop().time()
+        return Batch(entries[0].sequence, entries[-1].sequence, total, now, acked)
 
-    async def _pack(self, entries: Sequence[Stored]) -> tuple[bytes, list[tuple[str, str]]]:
+    async def _pack(self, entries: Sequence[Stored], room: int) -> Packed:
         if len(entries) < PACK_INLINE:
-            return pack(entries)
-        return await asyncio.get_running_loop().run_in_executor(None, pack, entries)
+            return pack(entries, room)
+        return await asyncio.get_running_loop().run_in_executor(None, pack, entries, room)
 
     def _on_ack(self, acked: asyncio.Future[int]) -> None:
         _seen(acked)
@@ -233,72 +246,76 @@ class Uplink:
             code = flying[0].acked.result()
             if code >= 128:
                 raise Refusal(flying[0], code)
-            self.cursor = max(self.cursor, flying.popleft().last)
-            self._limit = min(ENTRIES, self._limit * 2)
-            self._strikes, self._deaths = 0, (0, 0)
-            self._save_cursor()
+            self._caution.accepted()
+            self._move_cursor(flying.popleft().last)
 
-    def _save_cursor(self) -> None:
-        if self._noted is None or self._noted.done():
-            self._noted = self.journal.note({"cursor": self.cursor})
-            self._noted.add_done_callback(_seen)
+    def _move_cursor(self, to: int) -> None:
+        self.cursor = max(self.cursor, to)
+        self.journal.ride({"cursor": self.cursor})
+        if self.cursor - self._saved >= SAVE_EVERY:
+            self._saved = self.cursor
+            self.journal.save()
+        for call in self._watchers:
+            call()
 
     # -- refusals ---------------------------------------------------------------------------------
 
     async def _settle(self, refusal: Refusal) -> None:
         """Act on the reason, then let the stream start again from the cursor."""
-        entries, code = refusal.batch.entries, refusal.code
-        log.warning("batch refused", code=f"{code:#04x}", first=entries[0].sequence, entries=len(entries))
-        if code == NOT_AUTHORISED:
-            raise ConnectionLost("the broker does not let this device publish its entries", code)
-        if code == QUOTA_EXCEEDED:
-            self._strikes += 1
-            await asyncio.sleep(self._rng.uniform(0, min(30.0, 0.5 * 2**self._strikes)))
-        elif len(entries) > 1:
-            self._limit = len(entries) // 2
-        else:
-            self._strikes += 1
-            if code == TOO_LARGE or self._strikes >= STRIKES:
-                self._pass_over(entries[0], code)
-            else:
-                await asyncio.sleep(self._rng.uniform(0, 0.5 * 2**self._strikes))
+        batch, code = refusal.batch, refusal.code
+        log.warning("batch refused", code=f"{code:#04x}", first=batch.first, entries=batch.entries)
+        match self._caution.refused(code, batch.entries):
+            case Again(within):
+                await asyncio.sleep(self._rng.uniform(0, within))
+            case PassOver():
+                self._pass_over(batch.first, batch.size, code)
+            case Leave():
+                raise ConnectionLost(f"the broker refuses this device's entries: {code:#04x}", code)
 
     def _died_on(self, flying: deque[Batch], lost: ConnectionLost) -> None:
         """Suspect the oldest batch when the broker blames what we sent, or dies on it again and again."""
         if not flying:
             return
-        entries = flying[0].entries
-        blamed = lost.code in _BLAMES_PACKET
-        if blamed and len(entries) > 1:
-            self._limit = len(entries) // 2
-            return
-        sequence, times = self._deaths
-        self._deaths = (entries[0].sequence, times + 1 if sequence == entries[0].sequence else 1)
-        if self._deaths[1] >= DEATHS // 2:
-            self._limit = 1
-        if len(entries) == 1 and self._deaths[1] >= (STRIKES if blamed else DEATHS):
-            self._pass_over(entries[0], lost.code)
+        oldest, after = flying[0], asyncio.get_running_loop().time() - flying[0].sent
+        verdict = self._caution.died(oldest.first, oldest.entries, len(flying), lost.code, after)
+        if verdict == PassOver():
+            self._pass_over(oldest.first, oldest.size, lost.code)
 
-    def _pass_over(self, stored: Stored, code: int | None) -> None:
+    def _pass_over(self, sequence: int, size: int, code: int | None) -> None:
         """Leave one entry behind, for the record: it stays in the journal and is named in another."""
-        data = {
-            "sequence": str(stored.sequence),
-            "bytes": len(stored.line),
-            "reason": "connection_lost" if code is None else f"{code:#04x}",
-        }
+        reason = "connection_lost" if code is None else f"{code:#04x}"
+        data = {"sequence": str(sequence), "bytes": size, "reason": reason}
         log.error("entry passed over", **data)
-        self._report(Draft("uplink.entry_passed_over", f"{self.journal.epoch}-{stored.sequence}", data))
-        self.cursor = max(self.cursor, stored.sequence)
-        self._strikes, self._deaths = 0, (0, 0)
-        self._save_cursor()
+        self._report(Draft("uplink.entry_passed_over", f"{self.journal.epoch}-{sequence}", data))
+        self._move_cursor(sequence)
         self._wake.set()
 
     # -- state ------------------------------------------------------------------------------------
 
-    def _publish_state(self, connection: Connection, state: Mapping[str, Any]) -> asyncio.Future[int]:
-        return connection.publish(
-            f"{self.topic}/up/state", compact(state), retain=True, content_type="application/json"
+    def _publish_birth(self, connection: Connection) -> None:
+        topic = f"{self.topic}/up/state"
+        birth = self._birth()
+        room = connection.packet_limit - publish_overhead(topic, JSON, ())
+        facts = {name: value for name, value in birth.items() if not isinstance(value, Mapping)}
+        payload = next(
+            (each for each in (compact(birth), compact(facts)) if len(each) <= room),
+            compact({"online": True}),
         )
+        acked = connection.publish(topic, payload, retain=True, content_type=JSON)
+        acked.add_done_callback(self._on_birth)
+
+    def _publish_checkpoint(self, connection: Connection) -> None:
+        note = self.journal.notary.note if self.journal.notary else None
+        if note is None or note == self._shown or not connection.room:
+            return
+        self._shown = note
+        acked = connection.publish(f"{self.topic}/up/checkpoint", note, retain=True, content_type=NOTE)
+        acked.add_done_callback(self._on_ack)
+
+    def _on_birth(self, acked: asyncio.Future[int]) -> None:
+        self._on_ack(acked)
+        if not acked.cancelled() and acked.exception() is None and acked.result() >= 128:
+            log.warning("birth refused", code=f"{acked.result():#04x}")
 
     def _came_online(self) -> None:
         offline_s = round((mono_ns() - self._offline_since) / 1e9, 1)
@@ -310,6 +327,7 @@ class Uplink:
     def _went_offline(self, lost: ConnectionLost) -> None:
         if self.online:
             self._offline_since = mono_ns()
+            log.warning("connection lost", reason=str(lost))
         if str(lost) != self.reason:
             self.reason = str(lost)
             data = {"reason": self.reason, "code": lost.code}
@@ -320,6 +338,9 @@ class Uplink:
         log.warning(
             "not connected", reason=self.reason, attempt=attempt.attempt_number, wait_s=round(wait, 1)
         )
+
+
+_LONGEST_PROPERTIES = (("from", "9" * 19), ("to", "9" * 19), ("content-encoding", "gzip"))
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

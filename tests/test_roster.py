@@ -11,6 +11,7 @@ import pytest
 
 from agent.clock import NS, Moment, Trust
 from agent.lockout import BURST, FREE_TRIES, LAST_TRY
+from agent.keyfile import BadKeyFile
 from agent.roster import Keys, Roster, RosterError, Row, pin_token
 from agent.workflow import Outcome, Verdict
 from drivers.readings import CompareResult, FingerCompared
@@ -316,7 +317,7 @@ def test_keys_are_made_once_and_read_ever_after(tmp_path: Path) -> None:
 
 def test_a_key_of_the_wrong_length_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pepper").write_bytes(b"short")
-    with pytest.raises(RosterError, match="expected a key of 32 bytes, got 5"):
+    with pytest.raises(BadKeyFile, match="expected a key of 32 bytes, got 5"):
         Keys.load(tmp_path)
 
 

@@ -1,0 +1,1 @@
+"""The fleet's side: what receives entries. It never runs on a device."""

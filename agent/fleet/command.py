@@ -1,0 +1,126 @@
+"""`postern fleet`: what a person can ask of the fleet's side."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import secrets
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.fleet.collect import Collector
+    from agent.fleet.device_log import DeviceLog, Entry
+    from agent.mqtt import Server
+
+PORT, PLAIN_PORT = 8883, 1883
+NAME = "postern-collect"
+EXIT_USAGE = 2
+
+
+def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `fleet` to the `postern` command; each action sets `run`."""
+    fleet = subparsers.add_parser("fleet", help="the fleet's side: receive what devices send")
+    actions = fleet.add_subparsers(required=True, metavar="ACTION")
+    collect = actions.add_parser("collect", help="print entries as they come, one a line, until interrupted")
+    collect.add_argument("--host", required=True)
+    collect.add_argument("--port", type=int, help=f"{PORT}, or {PLAIN_PORT} with --plain")
+    collect.add_argument("--plain", action="store_true", help="without TLS")
+    collect.add_argument("--ca", type=Path, help="certificates that may vouch for the broker (the system's)")
+    collect.add_argument("--certificate", type=Path, help="our own certificate, with --key")
+    collect.add_argument("--key", type=Path)
+    collect.add_argument("--username")
+    collect.add_argument("--password-file", type=Path, help="its first line is the password")
+    collect.add_argument("--client-id", help="the same each time with --keep; otherwise random")
+    collect.add_argument("--device", default="+", help="only this one")
+    collect.add_argument("--share", metavar="GROUP", help="divide the messages with others of this group")
+    collect.add_argument(
+        "--keep",
+        type=int,
+        default=0,
+        metavar="SECONDS",
+        help="have the broker keep messages while we are away",
+    )
+    collect.add_argument("--json", action="store_true", help="entries and summary as JSON, one object a line")
+    collect.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Collect until SIGINT or SIGTERM; the summary goes to standard error."""
+    try:
+        server = _server(given)
+    except (OSError, IndexError, ValueError) as error:
+        print(f"postern fleet collect: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    collector = asyncio.run(_collect(given, server))
+    summaries = [device.summary() for _, device in sorted(collector.devices.items())]
+    for summary in summaries:
+        print(json.dumps(summary) if given.json else _summary_line(summary), file=sys.stderr)
+    return 0
+
+
+async def _collect(given: argparse.Namespace, server: "Server") -> "Collector":
+    from agent.fleet.collect import Collector
+
+    def show_state(device: "DeviceLog") -> None:
+        if not given.json:
+            print(f"{device.device}: {'online' if device.online else 'offline'}", flush=True)
+
+    show: Callable[[Any], str] = json.dumps if given.json else _entry_line
+    collector = Collector(
+        server,
+        lambda entry: print(show(entry), flush=True),
+        device=given.device,
+        share=given.share,
+        on_state=show_state,
+    )
+    running = asyncio.create_task(collector.run(), name="collector")
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    return collector
+
+
+def _server(given: argparse.Namespace) -> "Server":
+    """Raises OSError, ValueError or IndexError for files that cannot be used."""
+    from agent.mqtt import Server
+
+    password = given.password_file.read_text().splitlines()[0] if given.password_file else None
+    return Server(
+        host=given.host,
+        port=given.port or (PLAIN_PORT if given.plain else PORT),
+        client_id=given.client_id or (NAME if given.keep else f"{NAME}-{secrets.token_hex(4)}"),
+        username=given.username,
+        password=password,
+        tls=None if given.plain else _tls(given),
+        session_expiry=given.keep,
+    )
+
+
+def _tls(given: argparse.Namespace) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=given.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if given.certificate:
+        context.load_cert_chain(given.certificate, given.key)
+    return context
+
+
+def _entry_line(entry: "Entry") -> str:
+    device = entry["source"].rpartition("/")[2]
+    name = entry["type"].removeprefix("postern.")
+    line = f"{entry['time']}  {device} {entry['sequence']:>6}  {name}  {entry.get('subject', '')}"
+    # What a device sends does not get to steer the terminal.
+    return "".join(char if char.isprintable() else "?" for char in line)
+
+
+def _summary_line(summary: dict[str, Any]) -> str:
+    return (
+        f"{summary['device']}: {summary['entries']} entries up to {summary['highest']}, "
+        f"{summary['missing']} missing, {summary['duplicates']} duplicates, {summary['rejected']} rejected"
+    )

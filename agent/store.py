@@ -1,0 +1,170 @@
+"""The journal's tables, and what is done to them. Blocking; only the writer's thread calls this.
+
+entry       the lines, by sequence
+record      the state they imply
+tile        the root of every complete run of 256 leaves, so that a tree of a million is rebuilt in milliseconds
+checkpoint  what was signed
+"""
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.ledger import HASH, TILE, Frontier, leaf_hash, subtree_root
+from agent.note import BadNote, Checkpoint, Note
+
+SCHEMA = 1
+
+_TABLES = (
+    "CREATE TABLE entry (sequence INTEGER PRIMARY KEY, lane INTEGER NOT NULL, line BLOB NOT NULL)",
+    "CREATE TABLE record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE tile (number INTEGER PRIMARY KEY, root BLOB NOT NULL, leaves BLOB)",
+    "CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, note BLOB NOT NULL)",
+)
+
+Row = tuple[int, int, bytes]
+"""Sequence, lane and line."""
+Change = tuple[str, bytes | None]
+"""A record's key and its new value, None to drop it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An entry as it is kept: its place in the order and its bytes."""
+
+    sequence: int
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a journal file holds at opening."""
+
+    epoch: str
+    last: int
+    records: dict[str, Any]
+    frontier: Frontier
+    checkpoint: Checkpoint | None
+    """The last one signed."""
+    note: bytes | None
+    """Its note."""
+
+
+def load(connection: sqlite3.Connection) -> Loaded:
+    """Read the state, making the tables in a new file. Raises sqlite3.DatabaseError for what is not ours."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version != SCHEMA and (version or tables):
+        raise sqlite3.DatabaseError(f"not a journal of this version: expected schema {SCHEMA}, got {version}")
+    if version == 0:
+        _create(connection)
+    try:
+        return _loaded(connection)
+    except (ValueError, KeyError, TypeError, BadNote) as error:
+        raise sqlite3.DatabaseError(f"holds what nobody wrote: {type(error).__name__}: {error}") from error
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={SCHEMA}")
+    epoch = json.dumps(secrets.token_hex(6)).encode()
+    connection.execute("INSERT INTO record VALUES ('epoch', ?)", (epoch,))
+
+
+def _loaded(connection: sqlite3.Connection) -> Loaded:
+    records = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM record")}
+    epoch = str(records["epoch"])
+    last, line = connection.execute(
+        "SELECT sequence, line FROM entry ORDER BY sequence DESC LIMIT 1"
+    ).fetchone() or (0, None)
+    if line is not None and (found := json.loads(line)["id"]) != f"{epoch}-{last}":
+        raise ValueError(f"expected the newest entry to be {epoch}-{last}, got {found}")
+    newest = connection.execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+    checkpoint = Checkpoint.parse(Note.parse(newest[0]).text) if newest else None
+    if checkpoint is not None:
+        _check_root(connection, checkpoint)
+    return Loaded(
+        epoch, last, records, _frontier(connection, last), checkpoint, newest[0] if newest else None
+    )
+
+
+def _check_root(connection: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+    """The entries must still be those that were signed; `postern journal verify` says which are not."""
+    if _frontier(connection, checkpoint.size).root() != checkpoint.root:
+        raise ValueError(f"the first {checkpoint.size} entries are not those of the signed checkpoint")
+
+
+def _frontier(connection: sqlite3.Connection, size: int) -> Frontier:
+    def tiles(start: int, end: int) -> Sequence[bytes]:
+        found = connection.execute(
+            "SELECT root FROM tile WHERE number >= ? AND number < ? ORDER BY number", (start, end)
+        )
+        return [root for (root,) in found]
+
+    return Frontier.read(size, lambda start, end: leaves(connection, start, end), tiles)
+
+
+def leaves(connection: sqlite3.Connection, start: int, end: int) -> list[bytes]:
+    """Leaf hashes of the entries from index `start` to `end`; of pruned ones as they were kept."""
+    hashes: dict[int, bytes] = {}
+    kept = connection.execute(
+        "SELECT number, leaves FROM tile WHERE number BETWEEN ? AND ? AND leaves IS NOT NULL",
+        (start // TILE, (end - 1) // TILE),
+    )
+    for number, blob in kept:
+        hashes.update((number * TILE + n, blob[n * HASH : (n + 1) * HASH]) for n in range(TILE))
+    lines = connection.execute(
+        "SELECT sequence, line FROM entry WHERE sequence > ? AND sequence <= ?", (start, end)
+    )
+    hashes.update((sequence - 1, leaf_hash(line)) for sequence, line in lines)
+    return [hashes[index] for index in range(start, end) if index in hashes]
+
+
+def write(connection: sqlite3.Connection, rows: Sequence[Row], changes: Iterable[Change]) -> None:
+    """Add entries and change records; a tile that is complete with them gets its root."""
+    if rows:
+        connection.executemany("INSERT INTO entry VALUES (?, ?, ?)", rows)
+        for number in _completed(rows[0][0], rows[-1][0]):
+            root = subtree_root(
+                number * TILE, (number + 1) * TILE, lambda start, end: leaves(connection, start, end)
+            )
+            connection.execute("INSERT INTO tile VALUES (?, ?, NULL)", (number, root))
+    for key, value in changes:
+        if value is None:
+            connection.execute("DELETE FROM record WHERE key = ?", (key,))
+        else:
+            connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (key, value))
+
+
+def sign(connection: sqlite3.Connection, size: int, note: bytes) -> None:
+    """Keep a signed checkpoint."""
+    connection.execute("INSERT INTO checkpoint VALUES (?, ?)", (size, note))
+
+
+def _completed(first: int, last: int) -> Iterator[int]:
+    """Numbers of the tiles whose last entry is among the sequences `first` to `last`."""
+    return iter(range((first - 1) // TILE, last // TILE))
+
+
+def read(connection: sqlite3.Connection, after: int, entries: int, size: int) -> list[Stored]:
+    """Entries in order after a sequence: so many and so many bytes at most, at least one."""
+    found = connection.execute(
+        "SELECT sequence, line FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, entries)
+    )
+    return within((Stored(sequence, line) for sequence, line in found), size)
+
+
+def within(found: Iterable[Stored], size: int) -> list[Stored]:
+    """The first of them that fit in `size` bytes; at least one."""
+    taken: list[Stored] = []
+    left = size
+    for stored in found:
+        left -= len(stored.line) + 1
+        if taken and left < 0:
+            break
+        taken.append(stored)
+    return taken

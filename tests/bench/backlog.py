@@ -1,0 +1,36 @@
+"""A journal full of entries that the broker has not got yet."""
+
+import asyncio
+from pathlib import Path
+
+from agent.clock import SystemClock
+from agent.journal import Journal
+from agent.workflow import Draft
+from tests.bench import rig
+
+AT_ONCE = 500
+POSITION = {"position": None, "position_missing": "no_receiver"}
+
+
+def fill(folder: Path, entries: int) -> None:
+    """Write entries such as scans make into the journal of an agent that is to run in this folder."""
+    asyncio.run(_fill(folder, entries))
+
+
+def _journal(folder: Path) -> Journal:
+    return Journal(folder / "journal.db", source=f"/postern/bench/{rig.DEVICE}")
+
+
+def _draft(number: int) -> Draft:
+    label = f"BACK{number:08d}"
+    scan = {"raw": "QkFDSzAwMDAwMDAw", "symbology": None, "driver": "line", "scheme": "text"}
+    return Draft("custody.seen", f"text:{label}", {"unit": "gun", "scan": scan})
+
+
+async def _fill(folder: Path, entries: int) -> None:
+    journal, clock = _journal(folder), SystemClock()
+    await journal.open()
+    for first in range(0, entries, AT_ONCE):
+        drafts = [_draft(number) for number in range(first, min(first + AT_ONCE, entries))]
+        await journal.append(drafts, clock.now(), POSITION)
+    await journal.close()
