@@ -17,9 +17,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import VERSION, logs
+
+if TYPE_CHECKING:
+    from agent.devices import Found
 
 EXIT_FAILED, EXIT_USAGE, EXIT_JOURNAL, EXIT_HELD, EXIT_INTERRUPTED = 1, 2, 74, 75, 130
 CONFIG = Path("/etc/postern/postern.toml")
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     given.rest = rest
     logs.configure(given.log_level, given.log_format)
-    from agent.config import BadConfig
+    from agent.mistakes import BadConfig
 
     try:
         result: int = given.run(given)
@@ -89,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a courier's morning on virtual devices", add_help=False)
     demo.set_defaults(run=_demo)
 
+    from agent.audit.command import add_commands as add_journal
+    from agent.fleet.command import add_commands as add_fleet
+
+    add_journal(commands)
+    add_fleet(commands)
     _roster_commands(commands.add_parser("roster", help="who may identify here"))
     return parser
 
@@ -124,7 +132,7 @@ def _days(text: str) -> int:
 def _run(given: argparse.Namespace) -> int:
     from agent.app import App
     from agent.config import load
-    from agent.roster import RosterError
+    from agent.keyfile import BadKeyFile
     from agent.writer import JournalBusy, JournalFailed
 
     config = load(given.config)
@@ -140,7 +148,7 @@ def _run(given: argparse.Namespace) -> int:
     except JournalFailed as failed:
         print(f"the journal failed: {failed}", file=sys.stderr)
         return EXIT_JOURNAL
-    except (OSError, sqlite3.Error, RosterError) as error:
+    except (OSError, sqlite3.Error, BadKeyFile) as error:
         print(f"cannot start on {config.state}: {error}", file=sys.stderr)
         return EXIT_FAILED
     return 0
@@ -161,7 +169,7 @@ def _check(given: argparse.Namespace) -> int:
 
 def _devices(given: argparse.Namespace) -> int:
     from agent.config import load
-    from agent.devices import Found, survey
+    from agent.devices import survey
 
     async def show() -> int:
         count = 0
@@ -170,26 +178,28 @@ def _devices(given: argparse.Namespace) -> int:
             print(json.dumps(_as_json(found)) if given.json else _as_line(found), flush=True)
         return count
 
-    def _as_json(found: Found) -> dict[str, Any]:
-        return {
-            "port": found.port,
-            "unit": found.unit,
-            "kind": found.kind,
-            "hardware": found.hardware,
-            "about": None if found.about is None else dict(found.about),
-            "problem": found.problem,
-        }
-
-    def _as_line(found: Found) -> str:
-        about = " ".join(f"{key}={value}" for key, value in (found.about or {}).items())
-        name = found.unit or found.hardware
-        line = f"{found.port:24} {name:12} {found.kind:8} {found.problem or about or 'open'}"
-        # What a device says of itself does not get to steer the terminal.
-        return "".join(char if char.isprintable() else "?" for char in line)
-
     if not asyncio.run(show()) and not given.json:
         print("no serial port found", file=sys.stderr)
     return 0
+
+
+def _as_json(found: "Found") -> dict[str, Any]:
+    return {
+        "port": found.port,
+        "unit": found.unit,
+        "kind": found.kind,
+        "hardware": found.hardware,
+        "about": None if found.about is None else dict(found.about),
+        "problem": found.problem,
+    }
+
+
+def _as_line(found: "Found") -> str:
+    about = " ".join(f"{key}={value}" for key, value in (found.about or {}).items())
+    name = found.unit or found.hardware
+    line = f"{found.port:24} {name:12} {found.kind:8} {found.problem or about or 'open'}"
+    # What a device says of itself does not get to steer the terminal.
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -242,15 +252,17 @@ def _roster_forget(given: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _roster(state: Path) -> Iterator[Any]:
+    from agent.keyfile import BadKeyFile
+    from agent.keyfile import BadKeyFile
     from agent.roster import Keys, Roster, RosterError
 
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.closing(Roster(state / "roster.db", Keys.load(state / "keys"))) as roster:
             yield roster
-    except RosterError as error:
+    except (RosterError, BadKeyFile) as error:
         raise Mistake(str(error)) from error
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, BadKeyFile) as error:
         raise SystemExit(f"roster in {state}: {error}") from error
 
 

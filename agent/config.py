@@ -3,19 +3,18 @@
 A mistake is a path, what was expected there and what was found. Nothing starts while there is one.
 """
 
-import json
-import re
 import ssl
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from agent.custody import Rules
 from agent.intake import ROLES, Role
+from agent.mistakes import ABSOLUTE, HOST, BadConfig, Mistake, dotted, reason, shown, validate
 from agent.mqtt import Server
 from agent.roster import LEVELS
 from agent.units import UnitSpec
@@ -24,15 +23,10 @@ from drivers.port import Address, BadAddress
 
 DEVICE_ID = r"^[a-z0-9][a-z0-9-]{2,39}$"
 UNIT_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
-ABSOLUTE = r"^/[^\x00]*$"
-HOST = r"^[^\s\x00/]{1,253}$"
 FILE_LIMIT = 256 * 1024
 STATE_LIMIT = 90
 """Bytes of the state folder's path: a local socket in it may have a path of 107."""
 
-_IN_WORDS = {ABSOLUTE: "an absolute path", HOST: "a host name or an address"}
-
-M = TypeVar("M", bound=BaseModel)
 FactorKind = Literal["badge", "pin", "slot", "static"]
 Factors = Annotated[list[FactorKind], Field(min_length=2)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -101,13 +95,27 @@ class PositionSection(Section):
     """Metres that count as moving."""
 
 
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise ValueError(f"one of {', '.join(KINDS)}")
+    return text
+
+
+def _port(text: str) -> str:
+    try:
+        Address.parse(text)
+    except BadAddress as bad:
+        raise ValueError(str(bad).removeprefix("expected ").partition(", got ")[0]) from bad
+    return text
+
+
 class UnitSection(BaseModel):
     """What every unit has; the rest of its table belongs to its driver."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
-    kind: str
-    port: str
+    kind: Annotated[str, AfterValidator(_kind)]
+    port: Annotated[str, AfterValidator(_port)]
     role: str | None = None
     baud: Annotated[int, Field(ge=300, le=4_000_000)] | None = None
 
@@ -120,26 +128,6 @@ class File(Section):
     custody: CustodySection = CustodySection()
     position: PositionSection = PositionSection()
     unit: dict[Annotated[str, StringConstraints(pattern=UNIT_NAME)], dict[str, Any]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """One thing that is wrong in the file."""
-
-    path: str
-    expected: str
-    got: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, got {self.got}"
-
-
-class BadConfig(Exception):
-    """The file cannot be used. `mistakes` names every reason."""
-
-    def __init__(self, source: str, mistakes: list[Mistake]) -> None:
-        super().__init__("\n".join(f"{source}: {mistake}" for mistake in mistakes))
-        self.mistakes = mistakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +192,7 @@ def load(path: Path) -> Config:
             raise BadConfig(str(path), [Mistake("file", f"at most {FILE_LIMIT} bytes", "more")])
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(str(path), [Mistake("file", "a readable file", _reason(error))]) from error
+        raise BadConfig(str(path), [Mistake("file", "a readable file", reason(error))]) from error
     return parse(text, str(path))
 
 
@@ -218,7 +206,7 @@ def parse(text: str, origin: str = "config") -> Config:
         # Not only TOMLDecodeError: a number of thousands of digits is refused by `int` itself.
         raise BadConfig(origin, [Mistake("syntax", "TOML", str(error))]) from error
     mistakes: list[Mistake] = []
-    file = _validate(File, tree, (), mistakes)
+    file = validate(File, tree, (), mistakes)
     tables = tree.get("unit", {})
     named = tables.items() if isinstance(tables, dict) else ()
     units = [_unit(name, table, mistakes) for name, table in named if isinstance(table, dict)]
@@ -232,45 +220,37 @@ def parse(text: str, origin: str = "config") -> Config:
 
 def _unit(name: str, table: Mapping[str, Any], mistakes: list[Mistake]) -> UnitSpec | None:
     where = ("unit", name)
-    path = _dotted(where)
-    section = _validate(UnitSection, table, where, mistakes)
-    if section is None:
+    section = validate(UnitSection, table, where, mistakes)
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
         return None
-    if section.kind not in KINDS:
-        mistakes.append(Mistake(f"{path}.kind", f"one of {', '.join(KINDS)}", _shown("kind", section.kind)))
-        return None
-    driver = driver_for(section.kind)
-    before = len(mistakes)
-    options = _validate(
-        driver.OptionsType, section.model_extra or {}, where, mistakes, UnitSection.model_fields
-    )
-    role = _role(path, section, mistakes)
-    try:
-        address = Address.parse(section.port)
-    except BadAddress as error:
-        expected = str(error).removeprefix("expected ").partition(", got ")[0]
-        mistakes.append(Mistake(f"{path}.port", expected, _shown("port", section.port)))
-        return None
-    if options is None or role is None or len(mistakes) > before:
+    # One mistake in what all units have must not hide those in what is the driver's.
+    driver = driver_for(kind)
+    own = {key: value for key, value in table.items() if key not in UnitSection.model_fields}
+    options = validate(driver.OptionsType, own, where, mistakes, UnitSection.model_fields)
+    role = _role(dotted(where), kind, table.get("role"), mistakes)
+    if section is None or options is None or role is None:
         return None
     return UnitSpec(
         name=name,
-        kind=section.kind,
+        kind=kind,
         role=role,
-        address=address,
+        address=Address.parse(section.port),
         baud=section.baud or driver.BAUD,
         options=options,
     )
 
 
-def _role(path: str, section: UnitSection, mistakes: list[Mistake]) -> Role | None:
-    allowed = ROLES[section.kind]
-    if section.role is None:
+def _role(path: str, kind: str, given: object, mistakes: list[Mistake]) -> Role | None:
+    allowed = ROLES[kind]
+    if given is None:
         return allowed[0]
-    if section.role not in allowed:
-        mistakes.append(Mistake(f"{path}.role", f"one of {', '.join(allowed)}", _shown("role", section.role)))
-        return None
-    return Role(section.role)
+    for role in allowed:
+        if given == role:
+            return role
+    if isinstance(given, str):
+        mistakes.append(Mistake(f"{path}.role", f"one of {', '.join(allowed)}", shown("role", given)))
+    return None
 
 
 def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
@@ -297,7 +277,7 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
                 yield Mistake(path, "two different factors, one of them more than a badge", str(factors))
     if len(file.device.state.encode()) > STATE_LIMIT:
         yield Mistake(
-            "device.state", f"a path of at most {STATE_LIMIT} bytes", _shown("state", file.device.state)
+            "device.state", f"a path of at most {STATE_LIMIT} bytes", shown("state", file.device.state)
         )
     broker = file.broker
     if (broker.tls.certificate is None) != (broker.tls.key is None):
@@ -306,95 +286,12 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
         yield Mistake("broker.plain", "either TLS or plain", "both")
 
 
-def _validate(
-    model: type[M],
-    tree: Any,
-    where: tuple[str, ...],
-    mistakes: list[Mistake],
-    siblings: Iterable[str] = (),
-) -> M | None:
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        mistakes += [_mistake(model, each, where, siblings) for each in error.errors(include_url=False)]
-        return None
-
-
-def _mistake(model: type[BaseModel], error: Any, where: tuple[str, ...], siblings: Iterable[str]) -> Mistake:
-    loc, expected = error["loc"], _expected(error)
-    if loc and loc[-1] == "[key]":
-        return Mistake(_dotted((*where, *loc[:-2])), f"names that match {UNIT_NAME}", _key(loc[-2]))
-    path = _dotted((*where, *loc))
-    match error["type"]:
-        case "extra_forbidden":
-            known = sorted((*siblings, *_fields(model, loc[:-1])))
-            return Mistake(path, f"one of the settings {', '.join(known)}", "an unknown one")
-        case "missing":
-            return Mistake(path, "a value", "nothing")
-        case "model_type" | "dict_type":
-            expected = "a table"
-    return Mistake(path, expected, _shown(path, error["input"]))
-
-
-def _expected(error: Any) -> str:
-    if words := _IN_WORDS.get(error.get("ctx", {}).get("pattern")):
-        return words
-    text = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    text = text.replace("String should match pattern", "text that matches")
-    return text[:1].lower() + text[1:]
-
-
-def _fields(model: type[BaseModel], loc: Iterable[str | int]) -> Iterable[str]:
-    for step in loc:
-        field = model.model_fields.get(str(step))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
-            return ()
-        model = field.annotation
-    return model.model_fields
-
-
-def _dotted(loc: Iterable[str | int]) -> str:
-    path = ""
-    for step in loc:
-        path += f"[{step}]" if isinstance(step, int) else f".{_key(step)}" if path else _key(step)
-    return path or "file"
-
-
-def _key(key: object) -> str:
-    """A key as TOML would have it written."""
-    text = str(key)
-    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else json.dumps(text)
-
-
-def _shown(path: str, value: Any) -> str:
-    """What was found, short, and never a secret."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):
-        # Nested too deeply, or a number of thousands of digits.
-        text = f"something too long to show ({type(value).__name__})"
-    if "password" in path or "password" in text:
-        return "something else (not shown)"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case OSError(strerror=str() as reason):
-            return reason
-        case UnicodeDecodeError(start=start):
-            return f"bytes that are not UTF-8 (at {start})"
-    return str(error)
-
-
 def _password(path: str, mistakes: list[Mistake]) -> str | None:
     try:
         with Path(path).open(encoding="utf-8") as file:
             password = file.readline(1024).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        mistakes.append(Mistake("broker.password_file", "a readable file", _reason(error)))
+        mistakes.append(Mistake("broker.password_file", "a readable file", reason(error)))
         return None
     if not password:
         mistakes.append(Mistake("broker.password_file", "a password on the first line", "an empty line"))
@@ -423,4 +320,4 @@ def _tls(tls: Tls, mistakes: list[Mistake]) -> ssl.SSLContext:
 
 
 def _found(path: str | None, error: OSError) -> str:
-    return f"{path} ({_reason(error)})"
+    return f"{path} ({reason(error)})"

@@ -24,6 +24,7 @@ from drivers.port import Address, Port, PortGone, find, open_port
 from drivers.readings import (
     Action,
     ActionDone,
+    CompareFinger,
     DeviceLost,
     DeviceReady,
     FingerEnrolled,
@@ -77,6 +78,10 @@ class Unit:
         self._deliver = deliver
         self._orders: asyncio.Queue[tuple[int, Action]] = asyncio.Queue(ORDERS)
         self._doing: Action | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        """A comparison that waits for a finger."""
+        self._unsounded = 0
+        """Tones that came too late or too many to be sounded."""
         self._told: DeviceLost | None = None
         self._ready_ns: int | None = None
         self._tried: Node | None = None
@@ -98,11 +103,17 @@ class Unit:
         """Queue an action; the reason why it will not be done, or nothing."""
         if not self.ready:
             return "lost"
-        try:
+        if isinstance(action, CompareFinger) and self._waiting is not None:
+            # One finger is asked for at a time: whoever was asked before has been overtaken.
+            self._waiting.cancel()
+        if not self._orders.full():
             self._orders.put_nowait((mono_ns(), action))
-        except asyncio.QueueFull:
-            return "busy"
-        return ""
+            return ""
+        if isinstance(action, Signal):
+            # In a flood of scans nobody hears single tones; an entry for each would only feed the flood.
+            self._unsounded += 1
+            return ""
+        return "busy"
 
     async def run(self) -> None:
         """For ever."""
@@ -183,7 +194,9 @@ class Unit:
     async def _went(self, error: PortGone | NoReply) -> None:
         reason, detail = (error.reason, error.detail) if isinstance(error, PortGone) else ("deaf", str(error))
         self.lost = DeviceLost(reason=reason, detail=detail)
-        if self._told is None or self._told.reason != reason:
+        # A device that is gone is absent from then on: the same loss, told once.
+        still = self._told is not None and {self._told.reason, reason} <= {"gone", "absent"}
+        if not still and (self._told is None or self._told.reason != reason):
             self._told = self.lost
             log.warning("lost", unit=self.name, reason=reason, detail=detail)
             await self._emit(self.lost)
@@ -192,11 +205,11 @@ class Unit:
         while True:
             ordered_ns, action = await self._orders.get()
             if isinstance(action, Signal) and (mono_ns() - ordered_ns) / 1e9 > STALE_SIGNAL_S:
-                await self._emit(ActionDone(action=action, ok=False, reason="too_late"))
+                self._unsounded += 1
                 continue
             self._doing = action
             try:
-                await driver.perform(action)
+                await self._do(driver, action)
             except (ActionRefused, NoReply) as refused:
                 self._doing = None
                 await self._emit(ActionDone(action=action, ok=False, reason=str(refused)))
@@ -208,15 +221,31 @@ class Unit:
                 if not isinstance(action, Signal):
                     await self._emit(ActionDone(action=action, ok=True))
 
+    async def _do(self, driver: Driver, action: Action) -> None:
+        if not isinstance(action, CompareFinger):
+            await driver.perform(action)
+            return
+        self._waiting = asyncio.ensure_future(driver.perform(action))
+        try:
+            await self._waiting
+        except asyncio.CancelledError:
+            _heed_cancellation()
+            raise ActionRefused("overtaken") from None
+        finally:
+            self._waiting = None
+
     async def _count_noise(self, driver: Driver) -> None:
         while True:
             await asyncio.sleep(NOISE_EVERY_S)
             await self._report_noise(driver)
 
     async def _report_noise(self, driver: Driver) -> None:
-        if driver.noise:
-            counts = dict(driver.noise)
-            driver.noise.clear()
+        counts = dict(driver.noise)
+        driver.noise.clear()
+        if self._unsounded:
+            counts["tones_not_sounded"] = self._unsounded
+            self._unsounded = 0
+        if counts:
             await self._emit(NoiseCounted(counts=counts))
 
     async def _pause(self, seconds: float) -> None:

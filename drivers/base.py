@@ -21,6 +21,9 @@ F = TypeVar("F")
 FRAME_LIMIT = 1024
 """No serial frame of any supported device is longer, text lines excepted."""
 
+UNASKED = 256
+"""Frames nobody asked for that wait for `listen`; over it the oldest is dropped, and counted."""
+
 
 class BadFrame(Exception):
     """The bytes at the front of the buffer are not a frame: skip one and look again."""
@@ -89,7 +92,7 @@ class FrameCodec(Codec[F]):
         while self._hunt():
             try:
                 size = self.measure(bytes(self._buffer[: self.LIMIT]))
-                if size is not None and size > self.LIMIT:
+                if (len(self._buffer) if size is None else size) > self.LIMIT:
                     raise BadFrame("too_long")
                 if size is None or len(self._buffer) < size:
                     break
@@ -154,7 +157,7 @@ Emit = Callable[[Reading], Awaitable[None]]
 class Options(BaseModel):
     """What the config file may say about one kind of device. Subclassed by each driver."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Driver(ABC):
@@ -231,7 +234,7 @@ class Dialogue(Generic[F]):
         self.tries = tries
         self.gap = gap
         """Seconds of silence the device needs between an answer and the next question."""
-        self._unasked: deque[F] = deque(maxlen=256)
+        self._unasked: deque[F] = deque()
         self._question: _Question[F] | None = None
         self._turn = asyncio.Lock()
         self._reading: asyncio.Future[None] | None = None
@@ -250,14 +253,16 @@ class Dialogue(Generic[F]):
         question they belong to: a late answer to the first try would pass for one to the second.
         """
         async with self._turn:
+            await self._settle()
+            question = self._question = _Question(answers)
             try:
                 for _ in range(tries or self.tries):
-                    await self._settle()
-                    question = self._question = _Question(answers)
                     await self.link.write(request)
                     await self._hear_until(question.answered, within or self.within)
                     if self.gap:
                         await asyncio.sleep(self.gap)
+                    if question.answer is None:
+                        await self._settle()
                     if question.answer is not None:
                         return question.answer
             finally:
@@ -305,3 +310,6 @@ class Dialogue(Generic[F]):
         for frame in frames:
             if self._question is None or not self._question.take(frame):
                 self._unasked.append(frame)
+                if len(self._unasked) > UNASKED:
+                    self._unasked.popleft()
+                    self.codec.noise["unheard"] += 1

@@ -191,7 +191,6 @@ class GpsdDriver(PositionDriver[Report]):
     """One fix per interval while gpsd has one, and once that it has lost it."""
 
     kind = "gpsd"
-    ANSWERS = True
 
     def __init__(
         self, link: Link, emit: Emit, options: FixOptions, *, wall_clock: Callable[[], float] = time.time

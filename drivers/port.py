@@ -29,7 +29,11 @@ from serial.tools import list_ports
 READ_SIZE = 4096
 WRITE_TIMEOUT = 5.0
 """Seconds a device may refuse to take bytes before it counts as gone."""
+CONNECT_TIMEOUT = 5.0
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+"""A silent peer is gone after 25 s; the system's own patience is two hours."""
 
+_UNUSABLE = {errno.ENOTTY, errno.EINVAL}
 _BUSY = {errno.EBUSY, errno.EWOULDBLOCK, errno.EAGAIN}
 
 
@@ -62,7 +66,7 @@ class Address:
             return cls(text, path=text)
         if match := re.fullmatch(r"usb:([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(.+))?", text):
             return cls(text, usb=(int(match[1], 16), int(match[2], 16), match[3]))
-        if (match := re.fullmatch(r"tcp:(.+):(\d{1,5})", text)) and 0 < int(match[2]) < 65536:
+        if (match := re.fullmatch(r"tcp:(.+):([0-9]{1,5})", text)) and 0 < int(match[2]) < 65536:
             return cls(text, tcp=(match[1].strip("[]"), int(match[2])))
         raise BadAddress(
             f"expected an absolute path, usb:VID:PID[:SERIAL] or tcp:HOST:PORT, got {text!r}",
@@ -105,10 +109,17 @@ async def open_port(address: Address, *, baud: int) -> Port:
     """Open exclusively and throw away what was sent before. Raises PortGone with a reason."""
     if address.tcp is not None:
         return await _open_tcp(*address.tcp)
-    path = await asyncio.get_running_loop().run_in_executor(None, address.find)
+    path = await find(address)
     if path is None:
         raise PortGone("absent", address.text)
     return DescriptorPort(path, tty=_open_tty(path, baud))
+
+
+async def find(address: Address) -> str | None:
+    """`Address.find` for the event loop: looking for a device by its USB ids walks all of sysfs."""
+    if address.usb is None:
+        return address.find()
+    return await asyncio.get_running_loop().run_in_executor(None, address.find)
 
 
 def _open_tty(path: str, baud: int) -> serial.Serial:
@@ -119,8 +130,12 @@ def _open_tty(path: str, baud: int) -> serial.Serial:
         tty = serial.Serial(
             path, baudrate=baud, timeout=0, write_timeout=0, exclusive=True, inter_byte_timeout=0
         )
-        fcntl.ioctl(tty.fileno(), termios.TIOCEXCL)
-        tty.reset_input_buffer()
+        try:
+            fcntl.ioctl(tty.fileno(), termios.TIOCEXCL)
+            tty.reset_input_buffer()
+        except BaseException:
+            tty.close()
+            raise
     except (OSError, termios.error) as error:
         raise PortGone(_reason(error), f"{path}: {error}") from error
     except ValueError as error:
@@ -128,32 +143,56 @@ def _open_tty(path: str, baud: int) -> serial.Serial:
     return tty
 
 
-def _reason(error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
+def _reason(error: BaseException) -> str:
+    number = _errno(error)
     if number in _BUSY:
         return "busy"
     if number in (errno.EACCES, errno.EPERM):
         return "denied"
+    if number in _UNUSABLE:
+        return "unusable"
     return "absent" if number == errno.ENOENT else "gone"
 
 
+def _errno(error: BaseException) -> int | None:
+    """The number of the first error in the chain that has one: pyserial hides those of termios."""
+    number = error.args[0] if isinstance(error, termios.error) else getattr(error, "errno", None)
+    if number is None and error.__context__ is not None:
+        return _errno(error.__context__)
+    return number
+
+
 async def _open_tcp(host: str, port: int) -> "DescriptorPort":
-    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(5):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            family, kind, protocol, _, where = found[0]
-            pipe = socket.socket(family, kind, protocol)
-            pipe.setblocking(False)
-            try:
-                await loop.sock_connect(pipe, where)
-            except BaseException:
-                pipe.close()
-                raise
-    except (OSError, TimeoutError) as error:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            pipe = await _connect(host, port)
+    except (OSError, UnicodeError, TimeoutError) as error:
+        # UnicodeError: a name that no resolver could be asked for.
         raise PortGone("absent", f"{host}:{port}: {str(error) or 'timed out'}") from error
-    pipe.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return DescriptorPort(f"{host}:{port}", pipe=pipe)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """To the first address that answers: `localhost` is two, and most daemons listen on one."""
+    loop = asyncio.get_running_loop()
+    failure: OSError | None = None
+    for family, kind, protocol, _, where in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        pipe = socket.socket(family, kind, protocol)
+        try:
+            pipe.setblocking(False)
+            pipe.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE.items():
+                pipe.setsockopt(socket.IPPROTO_TCP, option, value)
+            await loop.sock_connect(pipe, where)
+        except OSError as error:
+            pipe.close()
+            failure = error
+        except BaseException:
+            pipe.close()
+            raise
+        else:
+            return pipe
+    raise failure or OSError(errno.ENOENT, "no address")
 
 
 class DescriptorPort:
@@ -172,6 +211,8 @@ class DescriptorPort:
         self._arrived = bytearray()
         self._gone: PortGone | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._writing = asyncio.Lock()
         self._loop.add_reader(self._fd, self._on_readable)
 
     async def read(self) -> bytes:
@@ -179,8 +220,6 @@ class DescriptorPort:
         while not self._arrived:
             if self._gone:
                 raise self._gone
-            if self._tty is None and self._pipe is None:
-                raise PortGone("gone", "closed")
             self._loop.add_reader(self._fd, self._on_readable)
             self._reader = self._loop.create_future()
             try:
@@ -198,39 +237,47 @@ class DescriptorPort:
 
     async def write(self, data: bytes) -> None:
         left = memoryview(data)
-        while left:
-            if self._gone:
-                raise self._gone
-            try:
-                left = left[os.write(self._fd, left) :]
-            except BlockingIOError:
-                await self._writable()
-            except OSError as error:
-                self._lose(error)
+        async with self._writing:
+            while left:
+                if self._gone:
+                    raise self._gone
+                try:
+                    left = left[os.write(self._fd, left) :]
+                except BlockingIOError:
+                    await self._writable()
+                except OSError as error:
+                    self._lose(error)
 
     def set_baud(self, baud: int) -> None:
+        if self._gone:
+            raise self._gone
         if self._tty is None:
             return
         try:
             self._tty.baudrate = baud
             self._tty.reset_input_buffer()
         except (OSError, termios.error, ValueError) as error:
-            raise PortGone("unusable", f"{self.path} at {baud} baud: {error}") from error
+            reason = "unusable" if isinstance(error, ValueError) else _reason(error)
+            raise PortGone(reason, f"{self.path} at {baud} baud: {error}") from error
+        self._arrived.clear()
 
     def close(self) -> None:
         if self._tty is None and self._pipe is None:
             return
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        lost = self._gone is not None
+        self._lose(OSError(errno.EBADF, "closed"))
         if self._tty is not None:
             # A device that is gone cannot be closed politely, and need not be.
             with contextlib.suppress(OSError, termios.error):
+                fcntl.ioctl(self._fd, termios.TIOCNXCL)
+                if lost:
+                    # Closing waits up to half a minute for a device to take what it was sent.
+                    self._tty.reset_output_buffer()
+            with contextlib.suppress(OSError):
                 self._tty.close()
         if self._pipe is not None:
             self._pipe.close()
         self._tty = self._pipe = None
-        self._gone = self._gone or PortGone("gone", "closed")
-        self._wake()
 
     def _on_readable(self) -> None:
         try:
@@ -250,6 +297,8 @@ class DescriptorPort:
         self._wake()
 
     def _lose(self, error: OSError) -> None:
+        if self._gone is not None:
+            return
         self._gone = PortGone("gone", f"{self.path}: {error.strerror or error}")
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
@@ -258,14 +307,22 @@ class DescriptorPort:
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+        if self._gone is not None:
+            self._on_writable()
 
     async def _writable(self) -> None:
-        ready: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._fd, lambda: None if ready.done() else ready.set_result(None))
+        self._writer = self._loop.create_future()
+        self._loop.add_writer(self._fd, self._on_writable)
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
-                await ready
+                await self._writer
         except TimeoutError:
             self._lose(OSError(errno.EIO, f"took no bytes for {WRITE_TIMEOUT:g} s"))
         finally:
-            self._loop.remove_writer(self._fd)
+            self._writer = None
+            if self._gone is None:
+                self._loop.remove_writer(self._fd)
+
+    def _on_writable(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)

@@ -34,6 +34,10 @@ def _nothing_left() -> Iterator[None]:
     threads, descriptors = _threads(), _descriptors()
     yield
     structlog.reset_defaults()
+    for thread in _threads() - threads:
+        if thread.name.startswith("asyncio-waitpid"):
+            # It tells of a process that has ended, and then ends: not later than this.
+            thread.join(timeout=5)
     assert not _threads() - threads, "threads left running"
     assert not _descriptors() - descriptors, "descriptors left open"
 

@@ -35,7 +35,7 @@ LONG = bool(os.environ.get("POSTERN_LONG"))
 """Run the long form of every test that has one."""
 DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 """An agent that outlived a test run killed hard would open the devices of the runs to come."""
-LOG_TAIL = 25
+LOG_TAIL, LOG_WIDTH = 25, 400
 LINE_LIMIT = 1024 * 1024
 """Characters in a line of the agent's log: a traceback is one line."""
 
@@ -98,7 +98,8 @@ class Site:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            error.add_note("\n".join(["the agent's last words:", *map(str, self.events[-LOG_TAIL:])]))
+            said = [str(event)[:LOG_WIDTH] for event in self.events[-LOG_TAIL:]]
+            error.add_note("\n".join(["the agent's last words:", *said]))
         await self._stack.__aexit__(kind, error, trace)
 
     # -- devices ----------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import VERSION
+from agent import VERSION, cli
+from agent.devices import Found
+from drivers import KINDS
 from simulators.line import LineScanner
 from simulators.r503 import FingerprintModule
 
@@ -46,6 +48,8 @@ class Postern:
         self.folder = folder
         self.state = folder / "state"
         self.config = folder / "postern.toml"
+        self.last_words = ""
+        """What the last agent logged after it had started."""
         self.write("")
 
     def write(self, more: str) -> None:
@@ -82,8 +86,7 @@ class Postern:
                 yield process
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.stderr.read()
-                process.wait(PATIENCE)
+                self.last_words = process.communicate(timeout=PATIENCE)[1]
 
 
 @pytest.fixture
@@ -154,15 +157,22 @@ def test_a_good_file_is_told_so_with_its_units(postern: Postern) -> None:
 
 def test_every_mistake_is_named_with_its_path_what_was_expected_and_what_was_found(postern: Postern) -> None:
     postern.write(
-        'fast = 1\n[unit.gun]\nkind = "lime"\nport = "/dev/x"\n[unit.gps]\nkind = "nmea"\nport = "COM3"\nbaud = 1\n'
+        'fast = 1\n[unit.gun]\nkind = "lime"\nport = "/dev/x"\n'
+        '[unit.gps]\nkind = "nmea"\nport = "COM3"\nrole = "finger"\nbaud = 1\nspeed = 1\n'
     )
     code, out, err = postern.run("check", postern.config)
     assert (code, out) == (2, "")
     assert err.splitlines() == [
         f"{postern.config}: broker.fast: expected one of the settings host, keepalive, password_file, plain, "
         "port, tls, username, got an unknown one",
-        f"{postern.config}: unit.gun.kind: expected one of line, ssi, em4100, m100, nmea, gpsd, r503, got 'lime'",
+        f"{postern.config}: unit.gun.kind: expected one of {', '.join(KINDS)}, got 'lime'",
+        f"{postern.config}: unit.gps.port: expected an absolute path, usb:VID:PID[:SERIAL] or tcp:HOST:PORT, "
+        "got 'COM3'",
         f"{postern.config}: unit.gps.baud: expected greater than or equal to 300, got 1",
+        next(
+            line for line in err.splitlines() if "unit.gps.speed: expected one of the settings baud, " in line
+        ),
+        f"{postern.config}: unit.gps.role: expected one of position, got 'finger'",
     ]
 
 
@@ -208,7 +218,7 @@ def test_an_agent_told_to_stop_stops_in_order(postern: Postern) -> None:
     for _ in range(2):
         with postern.agent() as process:
             pass
-        assert process.returncode == 0
+        assert process.returncode == 0, postern.last_words
     with contextlib.closing(sqlite3.connect(postern.state / "journal.db")) as store:
         lines = [json.loads(line) for (line,) in store.execute("SELECT line FROM entry ORDER BY sequence")]
     types = [line["type"].removeprefix("postern.agent.") for line in lines if ".agent." in line["type"]]
@@ -255,20 +265,35 @@ async def test_devices_tells_what_answers_where(postern: Postern) -> None:
         )
     )
     with scanner, module:
-        code, out, err = await in_thread(postern, "devices", "--config", str(postern.config), "--json")
-        plain = await in_thread(postern, "devices", "--config", str(postern.config))
+        # The devices live on this loop, so it must go on meanwhile.
+        code, out, err = await asyncio.to_thread(postern.run, "devices", "--config", postern.config, "--json")
     assert (code, err) == (0, "")
     found = {line["unit"]: line for line in map(json.loads, out.splitlines()) if line["unit"]}
     assert list(found) == list(units)
     assert (found["gun"]["about"], found["gun"]["problem"]) == ({}, "")
     assert found["finger"]["about"]["capacity"]
     assert found["lost"]["problem"] == f"absent: {postern.folder}/lost"
-    assert [line.split()[1] for line in plain[1].splitlines()][:3] == list(units)
 
 
-async def in_thread(postern: Postern, *words: str) -> tuple[int, str, str]:
-    """The devices live on this loop, so it must go on."""
-    return await asyncio.to_thread(postern.run, *words)
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (
+            Found(port="/dev/ttyUSB0", unit="gun", kind="line", about={}),
+            "/dev/ttyUSB0             gun          line     open",
+        ),
+        (
+            Found(port="/dev/ttyUSB0", hardware="usb:0403:6001", problem="busy: held"),
+            "/dev/ttyUSB0             usb:0403:6001          busy: held",
+        ),
+        (
+            Found(port="/dev/ttyUSB0", unit="gun", kind="ssi", about={"revision": "A\x1b[2J\n", "n": "1"}),
+            "/dev/ttyUSB0             gun          ssi      revision=A?[2J? n=1",
+        ),
+    ],
+)
+def test_a_device_is_one_line_and_does_not_steer_the_terminal(found: Found, line: str) -> None:
+    assert cli._as_line(found) == line
 
 
 # -- roster -----------------------------------------------------------------------------------------

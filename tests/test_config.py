@@ -13,8 +13,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import FILE_LIMIT, BadConfig, Config, load, parse
+from agent.config import FILE_LIMIT, Config, load, parse
 from agent.intake import Role
+from agent.mistakes import BadConfig
 from drivers import KINDS
 
 GOOD = """

@@ -271,7 +271,10 @@ def spoil(path: Path, *statements: str) -> None:
         ("PRAGMA user_version=0", "expected schema 1, got 0"),
         ("DELETE FROM record WHERE key = 'epoch'", "holds what nobody wrote: KeyError"),
         ("UPDATE record SET value = 'not json'", "holds what nobody wrote: JSONDecodeError"),
-        ("UPDATE record SET value = '\"other\"' WHERE key = 'epoch'", "expected the newest entry to be other-2, got "),
+        (
+            "UPDATE record SET value = '\"other\"' WHERE key = 'epoch'",
+            "expected the newest entry to be other-2, got ",
+        ),
         ("UPDATE entry SET line = '[]' WHERE sequence = 2", "holds what nobody wrote: TypeError"),
         ("UPDATE entry SET sequence = 9 WHERE sequence = 2", "-9, got "),
         ("DROP TABLE entry", "no such table: entry"),

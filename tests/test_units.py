@@ -24,9 +24,12 @@ from drivers.port import Address, open_port
 from drivers.readings import (
     Action,
     ActionDone,
+    CompareFinger,
+    CompareResult,
     DeleteFinger,
     DeviceLost,
     DeviceReady,
+    FingerCompared,
     FingerEnrolled,
     NoiseCounted,
     Reading,
@@ -39,6 +42,7 @@ from drivers.readings import (
 )
 from simulators.base import VirtualDevice
 from simulators.line import LineScanner
+from simulators.r503 import FingerprintModule, Instruction
 
 GOOD = Signal(tone=Tone.GOOD)
 
@@ -285,8 +289,11 @@ async def test_a_loss_is_told_once_and_again_only_when_its_reason_changes(tmp_pa
             assert await made.next_lost() == "busy"
             held.close()
             await made.next_ready()
+        # From now on it is absent as well, which is no other loss.
         assert await made.next_lost() == "gone"
-        assert await made.next_lost() == "absent"
+        with device:
+            await made.next_ready()
+        assert await made.next_lost() == "gone"
         assert made.readings.empty()
 
 
@@ -451,9 +458,10 @@ async def test_nothing_ordered_before_a_loss_is_done_after_it(tmp_path: Path, od
             assert done == [DeleteFinger(slot=9)]
 
 
-async def test_a_tone_that_comes_too_late_is_not_sounded(
+async def test_a_tone_that_comes_too_late_or_once_too_often_is_counted_and_not_sounded(
     tmp_path: Path, odd: type[Odd], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(units, "NOISE_EVERY_S", 0.05)
     done: list[Action] = []
     odd.on_perform = done.append
     with VirtualDevice(tmp_path / "gun") as device:
@@ -461,9 +469,28 @@ async def test_a_tone_that_comes_too_late_is_not_sounded(
             await made.next_ready()
             made.unit._orders.put_nowait((mono_ns() - int(2e9), GOOD))
             made.unit._orders.put_nowait((mono_ns() - int(2e9), SetPower(dbm=1)))
-            assert await made.next() == ActionDone(action=GOOD, ok=False, reason="too_late")
             assert await made.next() == ActionDone(action=SetPower(dbm=1), ok=True)
             assert done == [SetPower(dbm=1)]
+            for _ in range(units.ORDERS + 3):
+                assert made.unit.order(GOOD) == ""
+            assert await made.next() == NoiseCounted(counts={"tones_not_sounded": 4})
+
+
+async def test_a_newer_comparison_overtakes_the_one_that_waits_for_a_finger(tmp_path: Path) -> None:
+    module = FingerprintModule(tmp_path / "finger")
+    module.teach(8, "thumb")
+    async with bench(module.name, kind="r503") as made:
+        with module:
+            await made.next_ready()
+            made.unit.order(CompareFinger(slot=7, within=20))
+            await module.asked_for(Instruction.GEN_IMG)
+            made.unit.order(CompareFinger(slot=8, within=20))
+            first = ActionDone(action=CompareFinger(slot=7, within=20), ok=False, reason="overtaken")
+            assert await made.next() == first
+            module.touch("thumb")
+            compared = await made.next()
+            assert isinstance(compared, FingerCompared)
+            assert (compared.slot, compared.result) == (8, CompareResult.MATCHED)
 
 
 @pytest.mark.usefixtures("impatient")

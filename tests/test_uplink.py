@@ -14,9 +14,9 @@ from agent import refusals
 from agent.clock import Moment
 from agent.fleet.collect import unpack
 from agent.journal import Journal
-from agent.store import Stored
 from agent.mqtt import ConnectionLost
 from agent.refusals import Again, Caution, Leave, PassOver
+from agent.store import Stored
 from agent.uplink import Uplink, pack
 from agent.workflow import Draft
 from simulators.broker import Broker

@@ -46,22 +46,34 @@ class Export(Archive):
         origin, last = header.get("origin"), header.get("to")
         if not isinstance(origin, str) or not isinstance(last, int):
             raise Unreadable(f"{path}: expected origin and last sequence in the first line")
-        self.origin: str | None = origin
+        self.origin = origin or None
         self.size = self.promised = last
+        self._files: set[IO[bytes]] = set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is held open between passes."""
+        """Close what a pass that was broken off has left open."""
+        for file in list(self._files):
+            file.close()
 
     def tiles(self, after: int = 0) -> Iterator[Tile]:
-        slots = self._slots()
-        first = 1
-        while tile := list(islice(slots, TILE)):
-            if first + len(tile) > after + 1:
+        """What comes before the first thing out of place is handed on before it is complained of."""
+        slots, first, broken = self._slots(), 1, None
+        while broken is None:
+            tile = list[Slot]()
+            try:
+                tile.extend(islice(slots, TILE))
+            except Broken as error:
+                broken = error
+            if tile and first + len(tile) > after + 1:
                 yield Tile(first, [line for line, _ in tile], [leaf for _, leaf in tile])
             first += TILE
+            if not tile:
+                break
+        if broken is not None:
+            raise broken
 
     def checkpoints(self) -> Iterator[tuple[int | None, bytes]]:
         for raw in self._after_header():
@@ -91,12 +103,21 @@ class Export(Archive):
 
     def _after_header(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            file.readline()
-            for raw in file:
-                yield raw.removesuffix(b"\n")
+            self._files.add(file)
+            try:
+                file.readline()
+                for raw in file:
+                    yield raw.removesuffix(b"\n")
+            finally:
+                self._files.remove(file)
 
 
-def write(archive: Archive, out: IO[bytes], wanted: Callable[[bytes], bool] = lambda _: True) -> int:
+def write(
+    archive: Archive,
+    out: IO[bytes],
+    wanted: Callable[[bytes], bool] = lambda _: True,
+    watch: Callable[[int, int], None] = lambda _done, _of: None,
+) -> int:
     """Export what is `wanted`, and the hashes of the rest. Returns the number of lines written.
 
     What is not there at all is left out: a verifier will say so.
@@ -106,6 +127,7 @@ def write(archive: Archive, out: IO[bytes], wanted: Callable[[bytes], bool] = la
     written = 0
     for tile in archive.tiles():
         written += _write_tile(tile, out, wanted)
+        watch(tile.first, archive.size)
     for _, note in archive.checkpoints():
         out.write(_compact({"checkpoint": note.decode(errors="replace")}))
     return written

@@ -1,10 +1,10 @@
 """Publishes a journal's entries to a broker, in the form in which a device sends them.
 
-    sent = await replay(archive, server, topic, after=0)
+    sent = Sent(to=0)
+    await replay(archive, server, topic, sent)
 
-Batches are in flight together; `sent.to` is the last sequence up to which every entry there is was taken, so
-that whoever was interrupted goes on with `after=sent.to`. Receivers know an entry by its id: what arrives
-twice does no harm.
+Batches are in flight together. Every entry up to `sent.to` was taken: whoever was interrupted goes on from
+there. Receivers know an entry by its id: what arrives twice does no harm.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.audit.archive import Archive, lines
-from agent.journal import Stored
 from agent.mqtt import Connection, ConnectionLost, Server, publish_overhead
 from agent.refusals import ENTRIES
+from agent.store import Stored
 from agent.uplink import BATCH_BYTES, LINES, pack
 
 Watcher = Callable[[int, int], None]
@@ -27,42 +27,48 @@ REFUSED = 128
 
 @dataclass(slots=True)
 class Sent:
-    """How far a replay came, and why no further."""
+    """How far a replay has come, and why no further."""
 
     to: int
     entries: int = 0
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Flying:
+    """A batch that the broker has not answered for."""
+
+    last: int
+    entries: int
+    acked: asyncio.Future[int]
+
+
 async def replay(
-    archive: Archive,
-    server: Server,
-    topic: str,
-    *,
-    after: int = 0,
-    watch: Watcher = lambda _done, _of: None,
-) -> Sent:
-    """Everything after a sequence. Ends at the first refusal, and when the connection is lost."""
-    sent = Sent(after)
+    archive: Archive, server: Server, topic: str, sent: Sent, watch: Watcher = lambda _done, _of: None
+) -> None:
+    """Everything after `sent.to`. Ends at the first refusal, and when the connection is lost."""
     connection = Connection(server)
-    flying: deque[tuple[list[Stored], asyncio.Future[int]]] = deque()
+    flying: deque[_Flying] = deque()
     try:
         await connection.connect()
         room = connection.packet_limit - publish_overhead(topic, LINES, _PROPERTIES)
-        for batch in _batches(archive, after):
-            for part in _fitting(batch, room):
-                if len(flying) == connection.window:
+        for batch in _batches(archive, sent.to):
+            for part, payload, properties in _packed(batch, room):
+                if len(flying) >= connection.window:
                     await _land(flying, sent)
-                flying.append((part, _publish(connection, topic, part, room)))
+                acked = connection.publish(topic, payload, content_type=LINES, properties=properties)
+                flying.append(_Flying(part[-1].sequence, len(part), acked))
             watch(sent.to, archive.size)
+            # Reading and packing must not keep what was sent from leaving.
+            await asyncio.sleep(0)
         while flying:
             await _land(flying, sent)
     except ConnectionLost as lost:
         sent.problem = str(lost)
     finally:
         await connection.close()
-        await _forget(flying)
-    return sent
+        # What was still in flight has failed with the connection.
+        await asyncio.gather(*(each.acked for each in flying), return_exceptions=True)
 
 
 def _batches(archive: Archive, after: int) -> Iterator[list[Stored]]:
@@ -80,33 +86,29 @@ def _batches(archive: Archive, after: int) -> Iterator[list[Stored]]:
         yield batch
 
 
-def _fitting(batch: list[Stored], room: int) -> Iterator[list[Stored]]:
-    """The batch, in as many parts as the broker's packet limit asks for."""
-    if len(batch) == 1 or len(pack(batch, room)[0]) <= room:
-        yield batch
-        return
-    half = len(batch) // 2
-    yield from _fitting(batch[:half], room)
-    yield from _fitting(batch[half:], room)
+def _packed(batch: list[Stored], room: int) -> Iterator[tuple[list[Stored], bytes, list[tuple[str, str]]]]:
+    """The batch as payload and properties, in as many parts as the broker's packet limit asks for.
+
+    Raises ConnectionLost for an entry that is too large by itself.
+    """
+    payload, properties = pack(batch, room)
+    if len(payload) <= room:
+        yield batch, payload, properties
+    elif len(batch) == 1:
+        problem = f"entry {batch[0].sequence}: expected at most {room} bytes, got {len(payload)}"
+        raise ConnectionLost(problem)
+    else:
+        half = len(batch) // 2
+        yield from _packed(batch[:half], room)
+        yield from _packed(batch[half:], room)
 
 
-def _publish(connection: Connection, topic: str, part: list[Stored], room: int) -> asyncio.Future[int]:
-    payload, properties = pack(part, room)
-    if len(payload) > room:
-        raise ConnectionLost(f"entry {part[0].sequence}: {len(payload)} bytes are more than the broker takes")
-    return connection.publish(topic, payload, content_type=LINES, properties=properties)
-
-
-async def _land(flying: deque[tuple[list[Stored], asyncio.Future[int]]], sent: Sent) -> None:
-    """Wait for the oldest. Raises ConnectionLost for one that is refused."""
-    part, acked = flying.popleft()
-    code = await acked
+async def _land(flying: deque[_Flying], sent: Sent) -> None:
+    """Wait for the oldest. Raises ConnectionLost when it is refused."""
+    oldest = flying[0]
+    code = await oldest.acked
+    flying.popleft()
     if code >= REFUSED:
-        raise ConnectionLost(f"refused from entry {part[0].sequence} on: {code:#04x}", code)
-    sent.to = part[-1].sequence
-    sent.entries += len(part)
-
-
-async def _forget(flying: deque[tuple[list[Stored], asyncio.Future[int]]]) -> None:
-    """What was still in flight has failed with the connection."""
-    await asyncio.gather(*(acked for _, acked in flying), return_exceptions=True)
+        raise ConnectionLost(f"refused after entry {sent.to}: {code:#04x}", code)
+    sent.to = oldest.last
+    sent.entries += oldest.entries

@@ -14,8 +14,9 @@ Selected = Iterable[tuple[int, Entry]]
 def show_json(selected: Selected) -> int:
     """One entry a line. Returns how many."""
     count = 0
-    for count, (_, entry) in enumerate(selected, 1):
+    for _, entry in selected:
         print(json.dumps(entry, ensure_ascii=False, separators=(",", ":")))
+        count += 1
     return count
 
 
@@ -23,8 +24,9 @@ def show_columns(selected: Selected) -> int:
     """Columns of a fixed width, each row as it comes."""
     count = 0
     print(plain(HEADINGS))
-    for count, (sequence, entry) in enumerate(selected, 1):
+    for sequence, entry in selected:
         print(plain(row(sequence, entry)))
+        count += 1
     return count
 
 
