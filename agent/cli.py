@@ -253,7 +253,6 @@ def _roster_forget(given: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _roster(state: Path) -> Iterator[Any]:
     from agent.keyfile import BadKeyFile
-    from agent.keyfile import BadKeyFile
     from agent.roster import Keys, Roster, RosterError
 
     try:
@@ -262,7 +261,7 @@ def _roster(state: Path) -> Iterator[Any]:
             yield roster
     except (RosterError, BadKeyFile) as error:
         raise Mistake(str(error)) from error
-    except (OSError, sqlite3.Error, BadKeyFile) as error:
+    except (OSError, sqlite3.Error) as error:
         raise SystemExit(f"roster in {state}: {error}") from error
 
 

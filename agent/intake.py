@@ -90,7 +90,9 @@ class Intake:
             case FingerCompared(slot=slot):
                 if claim is None or claim.finger != (unit, slot):
                     return None
-                judged = self.roster.compared(reading, module=unit, subject=claim.subject, now=at, records=records)
+                judged = self.roster.compared(
+                    reading, module=unit, subject=claim.subject, now=at, records=records
+                )
                 return Taken(FactorShown(unit=unit, at=at, verdict=judged.verdict), judged.records)
             case Scanned(data=data, symbology=symbology) if role is Role.PARCEL:
                 if (words := _control_words(data)) is not None:

@@ -2,7 +2,7 @@
 
 entry       the lines, by sequence
 record      the state they imply
-tile        the root of every complete run of 256 leaves, so that a tree of a million is rebuilt in milliseconds
+tile        the root of every complete run of 256 leaves, to rebuild a large tree at once
 checkpoint  what was signed
 """
 

@@ -6,12 +6,16 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.audit.verdict import Code, Verdict
+from agent.clock import NS, Moment, Trust
+from agent.journal import Journal
+from agent.workflow import Draft
 from tests.audits import audit, audit_file, found
-from tests.journals import Made, entry, leaf, line, loss, root, roots, write_export, write_journal
+from tests.journals import Made, Signer, entry, leaf, line, loss, root, roots, write_export, write_journal
 
 SIZES = (1, 2, 63, 64, 65, 255, 256, 257, 511, 512, 513)
 BIG = 200_000 if os.environ.get("CI") else 20_000
@@ -97,6 +101,31 @@ def test_nothing_is_made_beside_a_file_that_was_closed_in_order(made: Made) -> N
     before = sorted(made.path.parent.iterdir())
     audit(made)
     assert sorted(made.path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("previous", [{"epoch": "0123456789ab"}, None, "nonsense"])
+def test_the_report_says_which_epoch_this_one_continues(tmp_path: Path, previous: object) -> None:
+    opened = line(1, type="postern.journal.opened", data={**entry(1)["data"], "previous": previous})
+    report = audit(write_journal(tmp_path / "journal.db", lines=[opened]))
+    assert report.verdict is Verdict.PASS
+    assert ("continues    epoch 0123456789ab" in report.as_text()) == isinstance(previous, dict)
+
+
+async def test_what_an_agent_writes_passes(tmp_path: Path) -> None:
+    secret = bytes(range(32))
+    kept = Journal(tmp_path / "journal.db", source="/postern/acme/van-0042", key=secret)
+    await kept.open()
+    at = Moment("b1", 5 * NS, 1_795_507_200 * NS, Trust.NTP, 1e-05)
+    for n in range(70):
+        drafts = [Draft("custody.seen", f"s10:RB{n}GB", {"text": "Zoë\n\u2028"}) for _ in range(8)]
+        await kept.append(drafts, at, {"position": None})
+    origin = f"acme/van-0042/{kept.epoch}"
+    await kept.close()
+    report = audit_file(
+        tmp_path / "journal.db", Signer(origin, Ed25519PrivateKey.from_private_bytes(secret)).vkey
+    )
+    assert report.verdict is Verdict.PASS, report.as_text()
+    assert (report.size, report.tiles) == (kept.last, kept.last // 256)
 
 
 # -- pruned lines ---------------------------------------------------------------------------------

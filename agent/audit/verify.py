@@ -168,7 +168,8 @@ class _Audit:
         if entry["type"] == LOSS:
             self.losses.declare(entry["data"])
         elif sequence == 1 and entry["type"] == OPENED:
-            self.previous = entry["data"].get("previous")
+            previous = entry["data"].get("previous")
+            self.previous = previous if isinstance(previous, dict) else None
         leaf = leaf_hash(line)
         if kept not in (None, leaf):
             raise Broken(Code.LEAF, "the line is not the one whose hash was kept", sequence)
