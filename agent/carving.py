@@ -1,13 +1,13 @@
 """Entries found in the bytes of a page, whatever became of the page's own order.
 
-A journal's line says who it is: `{"specversion":"1.0","id":"<epoch>-<sequence>", ... "sequence":"<sequence>"`.
+A journal's line says who it is: `{"specversion":"1.0","id":"<epoch>-<n>", ... "sequence":"<n>"`.
 So a line is looked for by its beginning, its cell is read backwards from there, and it counts only when all
 of it is JSON that says its identity twice. Its page may be torn, freed or half overwritten.
 """
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.sqlite_pages import BadPage, Images, payload, serial_size, varint
@@ -63,11 +63,11 @@ def epochs_in(image: bytes) -> Iterator[str]:
             yield match[1].decode()
 
 
-def carve(images: Images, image: bytes, known: Container[tuple[str, int]]) -> Iterator[Carved]:
-    """The lines that begin on this page, but for those `known` by epoch and sequence."""
+def carve(images: Images, image: bytes, known: Callable[[str, int], bool]) -> Iterator[Carved]:
+    """The lines that begin on this page, but for those whose epoch and sequence are known."""
     for match in _START.finditer(image):
         claimed = match[1].decode(), int(match[2])
-        if claimed in known:
+        if known(*claimed):
             continue
         cell = _cell(image, match.start())
         line = _whole(images, image, cell) if cell else None

@@ -24,7 +24,7 @@ TABLES = {
     "checkpoint": "(size INTEGER PRIMARY KEY, note BLOB NOT NULL)",
     "salvaged": "(number INTEGER PRIMARY KEY, line BLOB NOT NULL)",
 }
-"""What makes schema 1. A newer schema must differ in these: with them unchanged the number itself is damaged."""
+"""What makes schema 1. A newer schema must differ here: with these unchanged the number is damaged."""
 
 _HEADER = {
     18: (1, "written in write-ahead mode", 2),
@@ -117,7 +117,7 @@ def _check_file(file: File) -> None:
     if not roots and version == 0:
         return
     if version > SCHEMA and any(sql != TABLES.get(name) for name, sql in statements.items()):
-        raise NewerJournal(f"{file.path}: expected schema {SCHEMA}, got {version}: written by a newer version")
+        raise NewerJournal(f"{file.path}: expected schema {SCHEMA}, got {version} of a later version")
     if version != SCHEMA or not {"entry", "record"} <= roots.keys():
         raise _Damaged(f"expected schema {SCHEMA} with its tables, got {version} with {sorted(roots)}")
     if (number := file.missing()) is not None:
@@ -259,7 +259,7 @@ def _check_tile(connection: sqlite3.Connection, number: int) -> str | None:
 
 
 def disagreement(number: int, lines: dict[int, bytes], root: bytes, leaves: bytes | None) -> str | None:
-    """What does not fit between the lines of a complete tile and its hashes. `leaves` explain pruned lines."""
+    """What does not fit between the lines of a tile and its hashes. `leaves` stand for pruned lines."""
     hashes: list[bytes] = []
     for sequence in range(number * TILE + 1, (number + 1) * TILE + 1):
         line = lines.get(sequence)

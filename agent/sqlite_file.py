@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from agent.sqlite_log import ReadAt, read_log
+from agent.sqlite_log import Frame, ReadAt, read_log
 from agent.sqlite_pages import MAGIC, BadPage
 
 DEFAULT_PAGE = 4096
@@ -99,15 +99,16 @@ class File:
         return [self._whole(self._log_at(self.page_size, frame.at)) for frame in reversed(self.log.bad)]
 
     def images(self) -> Iterator[list[bytes]]:
-        """Every page image there is, current or not, some at a time: first the log's, newest first."""
-        frames = self.log.frames[::-1]
-        for n in range(0, len(frames), CHUNK):
-            yield [self._whole(self._log_at(self.page_size, frame.at)) for frame in frames[n : n + CHUNK]]
+        """Every page image there is, newest first: the log's, the file's, the log's leftovers."""
+        yield from self._frames([frame for frame in reversed(self.log.frames) if frame.ours])
         for at in range(0, self.size, CHUNK * self.page_size):
             chunk = self._chunk(at)
-            yield [
-                self._whole(chunk[n : n + self.page_size]) for n in range(0, len(chunk), self.page_size)
-            ]
+            yield [self._whole(chunk[n : n + self.page_size]) for n in range(0, len(chunk), self.page_size)]
+        yield from self._frames([frame for frame in self.log.frames if not frame.ours])
+
+    def _frames(self, frames: list[Frame]) -> Iterator[list[bytes]]:
+        for n in range(0, len(frames), CHUNK):
+            yield [self._whole(self._log_at(self.page_size, frame.at)) for frame in frames[n : n + CHUNK]]
 
     def _chunk(self, at: int) -> bytes:
         chunk = self._at(CHUNK * self.page_size, at)

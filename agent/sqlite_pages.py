@@ -8,6 +8,7 @@ bytes that make no sense raise BadPage, never anything else, and every loop is b
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 MAGIC = b"SQLite format 3\x00"
@@ -227,7 +228,7 @@ def _leaf(images: Images, number: int, page: Page, after: int, upto: int) -> Lea
     read = list(table_rows(images, page))
     rows = tuple(row for row in read if row is not None)
     keys = [after, *(key for key, _ in rows)]
-    ordered = all(low < high for low, high in zip(keys, keys[1:], strict=False)) and keys[-1] <= upto
+    ordered = all(low < high for low, high in pairwise(keys)) and keys[-1] <= upto
     return Leaf(number, after, upto, rows, page.sound and ordered and len(rows) == len(read))
 
 

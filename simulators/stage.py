@@ -172,8 +172,8 @@ async def _listening(port: int, process: asyncio.subprocess.Process) -> None:
             return
 
 
-async def postern(*arguments: str, stdin: str | None = None) -> None:
-    """Run one `postern` command to its end. Raises RuntimeError with what it said if it failed."""
+async def postern(*arguments: str, stdin: str | None = None) -> str:
+    """Run one `postern` command to its end and return what it said. Raises RuntimeError if it failed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -186,6 +186,7 @@ async def postern(*arguments: str, stdin: str | None = None) -> None:
     said, _ = await process.communicate((stdin or "").encode())
     if process.returncode:
         raise RuntimeError(f"postern {' '.join(arguments)}: {said.decode().strip()}")
+    return said.decode()
 
 
 @asynccontextmanager

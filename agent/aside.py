@@ -1,0 +1,63 @@
+"""Where a damaged journal is kept: under another name in the same folder, as it is.
+
+A fresh file is made only on the first boot and after damage. So the newest file that was set aside is always
+the one to go on from, even if the power went before anybody wrote that down.
+"""
+
+from itertools import count
+from pathlib import Path
+
+from agent.soundness import suspicion_of, sync_folder
+from agent.sqlite_file import log_of
+
+
+def set_aside(path: Path) -> Path:
+    """Rename the file and its log, which stay as they are; returns the new name. Durable, never overwrites.
+
+    If the power goes meanwhile, the next call goes on with the same name.
+    """
+    target = _interrupted(path) or next(name for n in count(1) if not _taken(name := _aside(path, n)))
+    moving = _moving(target)
+    moving.touch()
+    sync_folder(path.parent)
+    # The file first: a log without its file is noticed, a file without its log is not.
+    for old, new in zip(_parts(path), _parts(target), strict=True):
+        if old.exists() and not new.exists():
+            old.rename(new)
+            sync_folder(path.parent)
+    moving.unlink()
+    sync_folder(path.parent)
+    return target
+
+
+def newest_set_aside(path: Path) -> Path | None:
+    """The journal that was set aside last, if any."""
+    names = path.parent.glob(f"{path.stem}.damaged-*{path.suffix}*")
+    numbers = [number for name in names if (number := _number(path, name)) is not None]
+    return _aside(path, max(numbers)) if numbers else None
+
+
+def _aside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
+
+
+def _number(path: Path, name: Path) -> int | None:
+    text = name.name.removeprefix(f"{path.stem}.damaged-").partition(path.suffix or "-")[0]
+    return int(text) if text.isdecimal() else None
+
+
+def _parts(path: Path) -> list[Path]:
+    return [path, log_of(path), path.with_name(path.name + "-shm"), suspicion_of(path)]
+
+
+def _taken(target: Path) -> bool:
+    return any(part.exists() for part in _parts(target))
+
+
+def _moving(target: Path) -> Path:
+    return target.with_name(target.name + "-moving")
+
+
+def _interrupted(path: Path) -> Path | None:
+    target = newest_set_aside(path)
+    return target if target and _moving(target).exists() else None
