@@ -377,10 +377,12 @@ async def main():
         for n in range(journal.last // 2, journal.last // 2 + 20_000):
             group.create_task(one(n))
 
+reason = None
 try:
     asyncio.run(main())
 except* JournalFailed as failed:
-    sys.exit(f"failed: {failed.exceptions[0]}")
+    reason = f"failed: {failed.exceptions[0]}"
+sys.exit(reason)
 """
 
 
