@@ -35,7 +35,7 @@ def _nothing_left() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     for thread in _threads() - threads:
-        if thread.name.startswith("asyncio-waitpid"):
+        if "waitpid-" in thread.name:
             # It tells of a process that has ended, and then ends: not later than this.
             thread.join(timeout=5)
     assert not _threads() - threads, "threads left running"

@@ -6,6 +6,7 @@ namespace of the test's own, which takes root; they are skipped without it.
 
 import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ NOTICED = 45.0
 """Longest for a keepalive of 5 s, a TCP user timeout of 8 s and a backoff after that."""
 
 CLONE_NEWNET = 0x40000000
+
+SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+"""Where these tools are is no part of an ordinary user's PATH."""
+NFT = shutil.which("nft", path=SBIN) or "nft"
+IP = shutil.which("ip", path=SBIN) or "ip"
 
 
 async def online(rig: Rig, times: int) -> None:
@@ -100,7 +106,7 @@ def namespace() -> Iterator[None]:
                 pytest.fail(why)
             pytest.skip(why)
         try:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            subprocess.run([IP, "link", "set", "lo", "up"], check=True)
             yield
         finally:
             if libc.setns(home.fileno(), CLONE_NEWNET):
@@ -112,11 +118,11 @@ def filtered(rig: Rig, verdict: str, *directions: str) -> None:
     rules = ["add table inet way", "add chain inet way in { type filter hook input priority 0; }"]
     matches = [f"tcp {direction} {rig.relay.port}" for direction in directions or ("sport", "dport")]
     rules += [f"add rule inet way in {match} {verdict}" for match in matches]
-    subprocess.run(["nft", "-f", "-"], input="\n".join([*rules, ""]), text=True, check=True)
+    subprocess.run([NFT, "-f", "-"], input="\n".join([*rules, ""]), text=True, check=True)
 
 
 def unfiltered() -> None:
-    subprocess.run(["nft", "delete", "table", "inet", "way"], check=True)
+    subprocess.run([NFT, "delete", "table", "inet", "way"], check=True)
 
 
 @pytest.mark.root
