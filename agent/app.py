@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import structlog
@@ -25,13 +25,15 @@ from agent.custody import Workflow
 from agent.duty import Custody
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake
-from agent.journal import Journal
+from agent.journal import SALVAGE, Journal
 from agent.performer import Performer
 from agent.position import Position
+from agent.rescue import Rescue, examine, told, unfinished
 from agent.roster import Keys, Roster
 from agent.units import Unit, told_by
+from agent.upkeep import Upkeep
 from agent.uplink import Uplink
-from agent.workflow import Decision, Draft, Event, FactorShown, Lane, Order, Parcel, Woken
+from agent.workflow import Decision, Draft, Event, FactorShown, LabelRead, Lane, Order, Parcel, Woken
 from agent.writer import JournalFailed
 from drivers.readings import (
     DeviceLost,
@@ -55,6 +57,8 @@ FAULT_PAUSE_S = 5.0
 LAST_WORDS_S = 5.0
 """Deadline of each step of an orderly end."""
 
+JOURNAL = "journal.db"
+DEVICE_KEY = "keys/device"
 PARCEL = "parcel/"
 FLOOR = "floor_ns"
 FLOOR_STEP_NS = 3600 * NS
@@ -87,17 +91,19 @@ class App:
         config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.roster = Roster(config.state / "roster.db", Keys.load(config.state / "keys"))
         self.journal = Journal(
-            config.state / "journal.db",
+            config.state / JOURNAL,
             source=config.source,
-            key=keyfile.load(config.state / "keys" / "device"),
+            key=keyfile.load(config.state / DEVICE_KEY),
             on_trouble=self._journal_trouble,
         )
+        self.upkeep = Upkeep(self.journal, config.limits(), file.device.id, self._stamp)
         self.intake = Intake(self.roster)
         self.workflow = Workflow(config.rules())
         self.units = {spec.name: Unit(spec, self._deliver) for spec in config.units}
         self.state = Custody()
         self.parcels: dict[str, Parcel] = {}
         self.uplink: Uplink | None = None
+        self.rescue: Rescue | None = None
         self._inbox: asyncio.Queue[_Arrival | Woken | asyncio.Future[None]] = asyncio.Queue(INBOX)
         self.performer = Performer(self.units, file.custody.tones, self.clock, self.report)
         self._stop = asyncio.Event()
@@ -110,10 +116,17 @@ class App:
         """Until `stop`, SIGTERM or SIGINT. Raises JournalFailed when the store has failed for good."""
         sys.setswitchinterval(0.001)  # The writer thread shall not wait 5 ms for the interpreter.
         server = self.config.server()
-        await self.journal.open()
+        self.rescue = await self._open_journal()
         self.journal.failed.add_done_callback(lambda _: self._stop.set())
         self._restore()
-        self.uplink = Uplink(self.journal, server, self.config.topic, birth=self._birth, report=self.report)
+        self.uplink = Uplink(
+            self.journal,
+            server,
+            self.config.topic,
+            birth=self._birth,
+            report=self.report,
+            fleet=self.config.fleet_keys,
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -134,6 +147,28 @@ class App:
     def stop(self) -> None:
         self._stop.set()
 
+    async def _open_journal(self) -> Rescue | None:
+        """Open what is there; of a damaged file, what is good in it. Raises JournalFailed."""
+        path = self.config.state / JOURNAL
+        key = keyfile.load(self.config.state / DEVICE_KEY)
+        rescue = await asyncio.get_running_loop().run_in_executor(None, examine, path, key)
+        await self.journal.open(rescue.carried() if rescue else None)
+        return rescue or unfinished(path, self.journal.records, key)
+
+    async def _salvage(self, rescue: Rescue) -> None:
+        """Copy what the fleet may not have, then say what was saved and what was not."""
+        try:
+            saved = await rescue.copy(self.journal)
+        except Exception as error:
+            self._fault("salvage", error)
+            return
+        log.error("journal was damaged", **told(saved))
+        damaged = Draft("journal.damaged", self.config.file.device.id, told(saved))
+        now, position = self._stamp()
+        await self.journal.append([damaged], now, position, {SALVAGE: None})
+        if self.uplink is not None:
+            self.uplink.announce()
+
     async def _run_tasks(self, uplink: Uplink) -> None:
         self._started()
         async with asyncio.TaskGroup() as group:
@@ -144,7 +179,10 @@ class App:
                 start(self._supervised("uplink", uplink.run), name="uplink"),
                 start(self._supervised("clock", self._follow_ntp), name="clock"),
                 start(self._supervised("notary", self._sign), name="notary"),
+                start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
             ]
+            if self.rescue is not None:
+                tasks.append(start(self._salvage(self.rescue), name="salvage"))
             tasks += [
                 start(self._supervised(unit.name, unit.run), name=f"unit {unit.name}")
                 for unit in self.units.values()
@@ -167,6 +205,7 @@ class App:
             async with asyncio.timeout(LAST_WORDS_S):
                 while not self._inbox.empty():
                     self._take(self._inbox.get_nowait())
+                self.upkeep.close()
                 await self.report(Draft("agent.stopped", self.config.file.device.id, {}, Lane.STATE))
         await self.journal.close()
         self.roster.close()
@@ -188,8 +227,13 @@ class App:
 
     def report(self, draft: Draft) -> asyncio.Future[None]:
         """An entry that no workflow decides about."""
+        now, position = self._stamp()
+        return self.journal.append([draft], now, position)
+
+    def _stamp(self) -> tuple[Moment, Mapping[str, Any]]:
+        """Time and place of an entry that is made now."""
         now = self.clock.now()
-        return self.journal.append([draft], now, self.position.stamp(now))
+        return now, self.position.stamp(now)
 
     def _restore(self) -> None:
         """Take up the state where the last run left it."""
@@ -206,7 +250,9 @@ class App:
     def _started(self) -> None:
         file = self.config.file
         if not self.journal.last:
-            self.report(Draft("journal.opened", file.device.id, {"previous": None}, Lane.STATE))
+            previous = self.rescue.previous() if self.rescue else None
+            self.report(Draft("journal.opened", file.device.id, {"previous": previous}, Lane.STATE))
+        self.upkeep.open()
         data = {
             "version": VERSION,
             "config": hashlib.sha256(file.model_dump_json().encode()).hexdigest(),
@@ -243,7 +289,7 @@ class App:
         utc_ns = self.position.agreed_utc_ns(fix, now)
         if utc_ns is not None and isinstance(self.clock, SystemClock):
             self._corrected(self.clock.observe(Trust.GPS, utc_ns, now.mono_ns, 0.5))
-        if self.position.moved(fix, now):
+        if self.position.moved(fix, now) and self.upkeep.admits_position():
             data = {"unit": unit.name, "speed_mps": fix.speed_mps, "satellites": fix.satellites}
             self.report(Draft("position.tracked", self.config.file.device.id, data, Lane.TELEMETRY))
 
@@ -301,7 +347,10 @@ class App:
                     said = {"reading": type(reading).__name__}
                     self.report(Draft("identity.ignored", unit.name, said, Lane.STATE))
                 else:
-                    self._decide_on(taken.event, taken.records)
+                    event = taken.event
+                    if isinstance(event, LabelRead):
+                        event = replace(event, full=self.upkeep.full)
+                    self._decide_on(event, taken.records)
             case FixLost():
                 self.position.lost(reading)
                 self.report(Draft("position.lost", unit.name, {"reason": reading.reason}, Lane.TELEMETRY))
@@ -318,11 +367,12 @@ class App:
 
     def _decide_on(self, event: Event, counters: Mapping[str, Any]) -> None:
         decision = self.workflow.decide(self.state, event, self.parcels)
+        entries = self.upkeep.sift(decision.entries)
         records = {**counters, **self._changes(decision)}
         done: asyncio.Future[None] | None = None
-        if decision.entries or records:
+        if entries or records:
             stamp = self.position.stamp(event.at)
-            done = self.journal.append(decision.entries, event.at, stamp, records)
+            done = self.journal.append(entries, event.at, stamp, records)
         self.state = decision.state
         for label, parcel in decision.records.items():
             if parcel is None:
@@ -373,7 +423,13 @@ class App:
         uplink, session = self.uplink, self.state.session
         return {
             **self._birth(),
-            "journal": {"last": self.journal.last, "epoch": self.journal.epoch, "trouble": self._trouble},
+            "journal": {
+                "last": self.journal.last,
+                "epoch": self.journal.epoch,
+                "trouble": self._trouble,
+                "used": self.journal.used,
+                "level": self.upkeep.level.name.lower(),
+            },
             "uplink": uplink
             and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},
             "session": session and {"driver": session.driver, "held": self.state.held},

@@ -130,10 +130,11 @@ def _days(text: str) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from agent.app import App
+    from agent.app import JOURNAL, App
     from agent.config import load
     from agent.keyfile import BadKeyFile
-    from agent.writer import JournalBusy, JournalFailed
+    from agent.salvage import suspect
+    from agent.writer import JournalBusy, JournalDamaged, JournalFailed
 
     config = load(given.config)
 
@@ -141,7 +142,12 @@ def _run(given: argparse.Namespace) -> int:
         await App(config).run()
 
     try:
-        asyncio.run(run())
+        try:
+            asyncio.run(run())
+        except JournalDamaged as damaged:
+            # Met while it was in use. Noted, so that opening it anew sets it aside: at once, and only once.
+            suspect(config.state / JOURNAL, str(damaged))
+            asyncio.run(run())
     except JournalBusy as busy:
         print(f"another agent holds the journal: {busy}", file=sys.stderr)
         return EXIT_HELD

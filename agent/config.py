@@ -16,8 +16,11 @@ from agent.custody import Rules
 from agent.intake import ROLES, Role
 from agent.mistakes import ABSOLUTE, HOST, BadConfig, Mistake, dotted, reason, shown, validate
 from agent.mqtt import Server
+from agent.note import BadNote, VerifierKey
+from agent.retention import MIB, Limits
 from agent.roster import LEVELS
 from agent.units import UnitSpec
+from agent.workflow import Lane
 from drivers import KINDS, driver_for
 from drivers.port import Address, BadAddress
 
@@ -84,6 +87,21 @@ class CustodySection(Section):
     """Unit that sounds the tones for units that cannot."""
 
 
+def _verifier_key(text: str) -> str:
+    try:
+        VerifierKey.parse(text)
+    except BadNote as bad:
+        raise ValueError(str(bad).removeprefix("expected ").partition(", got ")[0]) from bad
+    return text
+
+
+class FleetSection(Section):
+    """Whom this device believes that the fleet has its entries."""
+
+    keys: list[Annotated[str, AfterValidator(_verifier_key)]] = []
+    """Verifier keys (name+id+key) of those who give receipts; without any, none are asked for."""
+
+
 class PositionSection(Section):
     """What a fix is worth."""
 
@@ -93,6 +111,17 @@ class PositionSection(Section):
     """Seconds between two `position.tracked` entries while moving."""
     track_beyond: Annotated[float, Field(ge=1)] = 50.0
     """Metres that count as moving."""
+
+
+class JournalSection(Section):
+    """How much the journal may hold, and how long it keeps what the fleet has as well."""
+
+    size_mib: Annotated[int, Field(ge=64, le=65_536)] = 2048
+    """Of the file; its log beside it takes a few more. An entry takes about 1 KiB."""
+    custody_days: Annotated[int, Field(ge=7, le=3650)] = 30
+    """Entries about custody, identity and doors."""
+    state_days: Annotated[int, Field(ge=1, le=3650)] = 7
+    telemetry_days: Annotated[int, Field(ge=1, le=3650)] = 1
 
 
 def _kind(text: str) -> str:
@@ -126,7 +155,9 @@ class File(Section):
     device: Device
     broker: Broker
     custody: CustodySection = CustodySection()
+    journal: JournalSection = JournalSection()
     position: PositionSection = PositionSection()
+    fleet: FleetSection = FleetSection()
     unit: dict[Annotated[str, StringConstraints(pattern=UNIT_NAME)], dict[str, Any]] = {}
 
 
@@ -151,6 +182,19 @@ class Config:
     @property
     def topic(self) -> str:
         return f"postern/v1/{self.file.device.id}"
+
+    @property
+    def fleet_keys(self) -> tuple[VerifierKey, ...]:
+        return tuple(VerifierKey.parse(text) for text in self.file.fleet.keys)
+
+    def limits(self) -> Limits:
+        journal = self.file.journal
+        days = {
+            Lane.CUSTODY: journal.custody_days,
+            Lane.STATE: journal.state_days,
+            Lane.TELEMETRY: journal.telemetry_days,
+        }
+        return Limits(size=journal.size_mib * MIB, days=days)
 
     def rules(self) -> Rules:
         custody = self.file.custody

@@ -139,6 +139,8 @@ class Workflow:
     # -- labels -----------------------------------------------------------------------------------
 
     def _label(self, state: Custody, event: LabelRead, parcels: _Parcels) -> Decision[Custody]:
+        if event.full:
+            return _refuse(state, event, "journal_full")
         if event.repeated_after is not None and event.repeated_after < self.rules.window:
             return _refuse(state, event, "duplicate", after_s=round(event.repeated_after, 3))
         if not self.rules.attended:

@@ -8,6 +8,7 @@ Some are security state: nothing but an append ever changes one.
 
 import asyncio
 import json
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -16,12 +17,14 @@ from typing import Any
 
 from agent import store
 from agent.clock import Moment, rfc3339
-from agent.ledger import Frontier, leaf_hash
+from agent.ledger import TILE, Frontier, leaf_hash
 from agent.notary import Notary
 from agent.store import Stored
 from agent.workflow import Draft, Lane
 from agent.writer import JournalFailed, Writer
 
+SALVAGE = "salvage"
+"""The record that says that a damaged file is still being copied from."""
 TAIL = 4096
 """Newest durable entries kept in memory, so that a live uplink never reads the file."""
 TAIL_BYTES = 4 * 1024 * 1024
@@ -52,6 +55,8 @@ class Journal:
         """Random name of this file's life; the first half of every entry's id."""
         self.last = 0
         """Sequence of the newest durable entry."""
+        self.used = 0
+        """Bytes in use, as measured with every tile."""
         self.records: dict[str, Any] = {}
         self.notary: Notary | None = None
         """Signs what this journal has become; there once it is open, where there is a key."""
@@ -61,6 +66,11 @@ class Journal:
         self._next = 1
         self._tail: deque[Stored] = deque()
         self._tail_bytes = 0
+        self._handed = 0
+        self._reading = 0
+        """Reads of the file under way."""
+        self._doomed: frozenset[int] = frozenset()
+        """Entries that are being declared lost: not to be handed out any more."""
         self._signing = False
         self._riding: dict[str, bytes | None] = {}
         self._watchers: list[Callable[[], None]] = []
@@ -71,12 +81,16 @@ class Journal:
         """Done when the store has failed for good."""
         return self._writer.failed
 
-    async def open(self) -> None:
-        """Raises JournalFailed when the file cannot be opened, or is of another schema."""
+    async def open(self, carried: Mapping[str, Any] | None = None) -> None:
+        """Raises JournalFailed when the file cannot be opened, or is of another schema.
+
+        Records that are `carried` from a damaged file are there from the first transaction of a new one.
+        """
+        changes = _changes(carried or {})
         await self._writer.open()
-        loaded = await self._writer.submit(store.load)
+        loaded = await self._writer.submit(lambda connection: store.load(connection, changes))
         self.epoch, self.last, self.records = loaded.epoch, loaded.last, loaded.records
-        self._frontier = loaded.frontier
+        self._frontier, self.used = loaded.frontier, loaded.used
         self._next = self.last + 1
         if self._key is not None:
             origin = f"{self.source.removeprefix('/postern/')}/{self.epoch}"
@@ -109,9 +123,10 @@ class Journal:
         changes = _changes(records or {})
         self._next += len(rows)
         self._remember(records or {})
-        changes += self._riders()
+        # What rides is older: of two values of one record the one given here is the last.
+        changes = [*self._riders(), *changes]
         return self._writer.submit(
-            lambda connection: store.write(connection, rows, changes), then=lambda: self._durable(rows)
+            lambda connection: self._write(connection, rows, changes), then=lambda: self._durable(rows)
         )
 
     def ride(self, records: Mapping[str, Any]) -> None:
@@ -122,18 +137,27 @@ class Journal:
     def save(self) -> asyncio.Future[None]:
         """Commit what rides."""
         changes = self._riders()
-        return self._writer.submit(lambda connection: store.write(connection, [], changes))
+        return self._writer.submit(lambda connection: self._write(connection, [], changes))
 
     async def read(self, after: int, *, entries: int, size: int) -> list[Stored]:
         """Durable entries in order after `after`: at most so many and so many bytes, but at least one."""
         if after >= self.last:
             return []
-        if self._tail and self._tail[0].sequence <= after + 1:
-            begin = after + 1 - self._tail[0].sequence
-            return store.within(islice(self._tail, begin, begin + entries), size)
-        return await self._writer.submit(
-            lambda connection: store.read(connection, after, entries, size), reads=True
-        )
+        found = await self._find(after, entries, size)
+        kept = [stored for stored in found if stored.sequence not in self._doomed]
+        if found and not kept:
+            return await self.read(found[-1].sequence, entries=entries, size=size)
+        self._handed = max(self._handed, kept[-1].sequence if kept else 0)
+        return kept
+
+    @property
+    def handed(self) -> int | None:
+        """Up to where entries have been read: they may be on their way. None while some are being read."""
+        return None if self._reading else self._handed
+
+    async def checkpoint_at(self, size: int) -> bytes | None:
+        """The note of the checkpoint that was signed at this size, if one is kept."""
+        return await self._writer.submit(lambda connection: store.note_at(connection, size), reads=True)
 
     def checkpoint(self) -> None:
         """Sign what is durable now, if there is news. The note goes with the next commit."""
@@ -153,12 +177,110 @@ class Journal:
             lambda connection: store.sign(connection, checkpoint.size, note), wait=False, then=signed
         )
 
+    # -- what a damaged file still held -----------------------------------------------------------
+
+    async def keep_salvaged(self, lines: Sequence[tuple[int, bytes]]) -> None:
+        await self._writer.submit(lambda connection: store.keep_salvaged(connection, lines))
+
+    async def salvaged(self, *, entries: int, size: int) -> list[Stored]:
+        """The oldest salvaged entries under their number; none before all of them are here."""
+        if SALVAGE in self.records:
+            return []
+        return await self._writer.submit(
+            lambda connection: store.salvaged(connection, entries, size), reads=True
+        )
+
+    def drop_salvaged(self, number: int) -> asyncio.Future[None]:
+        """They are with the broker up to this number."""
+        return self._writer.submit(lambda connection: store.drop_salvaged(connection, number))
+
+    # -- bounds -----------------------------------------------------------------------------------
+
+    async def measure(self) -> None:
+        """Bring `used` up to date."""
+        self.used = await self._writer.submit(store.usage, reads=True)
+
+    async def sequences(self, number: int, lane: Lane) -> list[int]:
+        """What there is of a lane in a tile, the `number`th 256 entries."""
+        return await self._writer.submit(
+            lambda connection: store.sequences(connection, number, lane), reads=True
+        )
+
+    async def newest_in(self, number: int) -> bytes | None:
+        """The last line that a tile still has."""
+        return await self._writer.submit(lambda connection: store.newest_in(connection, number), reads=True)
+
+    async def leaves(self, number: int) -> list[bytes]:
+        """The leaf hashes of a complete tile."""
+        start = number * TILE
+        return await self._writer.submit(
+            lambda connection: store.leaves(connection, start, start + TILE), reads=True
+        )
+
+    async def prune(self, number: int, doomed: Sequence[int]) -> None:
+        """Delete lines of a complete tile that the fleet has. Their hashes are kept."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            store.prune(connection, number, doomed)
+            self.used = store.usage(connection)
+
+        await self._writer.submit(job)
+
+    def declare_lost(
+        self,
+        number: int,
+        doomed: Sequence[int],
+        drafts: Sequence[Draft],
+        at: Moment,
+        position: Mapping[str, Any],
+    ) -> asyncio.Future[None]:
+        """Delete lines of a complete tile in one transaction with the entries that say so.
+
+        None of those up to `handed`: they may arrive. Not before the future of the last call is done.
+        """
+        rows = [self._row(self._next + n, draft, at, position) for n, draft in enumerate(drafts)]
+        self._next += len(rows)
+        self._doomed = frozenset(doomed)
+        changes = self._riders()
+
+        def job(connection: sqlite3.Connection) -> None:
+            store.drop(connection, number, doomed)
+            self._write(connection, rows, changes)
+            self.used = store.usage(connection)
+
+        def declared() -> None:
+            while self._tail and self._tail[0].sequence <= doomed[-1]:
+                self._tail_bytes -= len(self._tail.popleft().line)
+            self._doomed = frozenset()
+            self._durable(rows)
+
+        return self._writer.submit(job, then=declared)
+
     async def alive(self) -> None:
         """Done once the writer has dealt with everything queued so far. Raises JournalFailed.
 
         A writer that waits for room on the disk is alive: restarting the process would make none.
         """
         await self._writer.submit(lambda _: None, reads=True)
+
+    async def _find(self, after: int, entries: int, size: int) -> list[Stored]:
+        if self._tail and self._tail[0].sequence <= after + 1:
+            begin = after + 1 - self._tail[0].sequence
+            return store.within(islice(self._tail, begin, begin + entries), size)
+        self._reading += 1
+        try:
+            return await self._writer.submit(
+                lambda connection: store.read(connection, after, entries, size), reads=True
+            )
+        finally:
+            self._reading -= 1
+
+    def _write(
+        self, connection: sqlite3.Connection, rows: Sequence[store.Row], changes: Sequence[store.Change]
+    ) -> None:
+        """In the writer's thread, which leaves nothing here but the figure it measured."""
+        if store.write(connection, rows, changes):
+            self.used = store.usage(connection)
 
     def _riders(self) -> list[store.Change]:
         changes = list(self._riding.items())

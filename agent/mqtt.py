@@ -35,7 +35,8 @@ DEFAULT_RECEIVE_MAXIMUM = 65_535
 RECEIVE_MAXIMUM = 32
 MAXIMUM_PACKET = 128 * 1024
 MESSAGES = 4 * RECEIVE_MAXIMUM
-"""Messages that wait here at most. Only those of QoS 0 can be more: they are dropped, as QoS 0 allows."""
+"""Messages that wait here. More of QoS 0 are dropped, as QoS 0 allows. More of QoS 1 make the broker wait:
+mosquitto 2.0.11 forgets our Receive Maximum when it brings what a session has queued."""
 PUBLISH_OVERHEAD = 16
 """Bytes of a PUBLISH beside topic, payload and properties: at most 5 of header, 2 of topic length, 2 of
 packet identifier, 4 of property length."""
@@ -115,6 +116,10 @@ class Connection:
         """Gets the reason when the connection is over."""
         self._messages: deque[Message] = deque()
         self._arrived = asyncio.Event()
+        self.on_arrival: Callable[[], None] = lambda: None
+        """Called whenever a message has arrived."""
+        self._held = False
+        """Whether the broker has to wait until messages are taken."""
         self.dropped = 0
         """Messages of QoS 0 that came faster than they were taken."""
         self.window = WINDOW
@@ -193,14 +198,19 @@ class Connection:
         return acked
 
     async def subscribe(self, *filters: str) -> None:
-        """Subscribe at QoS 1. Raises ConnectionLost when the broker refuses a filter."""
+        """Subscribe at QoS 1. Raises ConnectionLost when the broker refuses a filter or does not answer."""
         granted: asyncio.Future[list[int]] = self._loop.create_future()
         wanted = [(each, SubscribeOptions(qos=1)) for each in filters]
         mid = self._sent(lambda: self._client.subscribe(wanted))
         if mid is None:
             raise self.lost.result().again()
         self._granted[mid] = granted
-        for name, code in zip(filters, await granted, strict=True):
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                codes = await granted
+        except TimeoutError as error:
+            raise ConnectionLost(f"no answer to a subscription within {CONNECT_S:g} s") from error
+        for name, code in zip(filters, codes, strict=True):
             if code >= 128:
                 raise ConnectionLost(f"subscription to {name} refused", code)
 
@@ -208,10 +218,18 @@ class Connection:
         """The next message. Raises ConnectionLost, also for what is left: it could not be acknowledged."""
         while not self.lost.done():
             if self._messages:
-                return self._messages.popleft()
+                message = self._messages.popleft()
+                self._go_on()
+                return message
             self._arrived.clear()
             await self._arrived.wait()
         raise self.lost.result().again()
+
+    def waiting(self) -> list[Message]:
+        """Take what has arrived, without waiting for more. Nothing once the connection is over."""
+        arrived, self._messages = list(self._messages), deque()
+        self._go_on()
+        return arrived
 
     def acknowledge(self, message: Message) -> None:
         """Tell the broker that a message is dealt with and need not come again."""
@@ -257,8 +275,19 @@ class Connection:
 
     def on_readable(self) -> None:
         while self._wire is not None and self._wire.readable and not self.lost.done():
+            if len(self._messages) > MESSAGES:
+                self._held = True
+                self._wire.hold()
+                break
             self._run(self._client.loop_read)
         self._flush()
+
+    def _go_on(self) -> None:
+        """Let the broker bring more, if it had to wait and there is room again."""
+        if self._held and self._wire is not None and len(self._messages) <= MESSAGES:
+            self._held = False
+            self._wire.go_on()
+            self._loop.call_soon(self.on_readable)
 
     def on_writable(self) -> None:
         self._flush()
@@ -366,11 +395,10 @@ class Connection:
         arrived = Message(
             message.topic, bytes(message.payload), pairs, message.retain, message.mid, message.qos
         )
-        if len(self._messages) < MESSAGES:
+        if message.qos or len(self._messages) < MESSAGES:
             self._messages.append(arrived)
             self._arrived.set()
-        elif message.qos:
-            self._lose(ConnectionLost(f"expected at most {RECEIVE_MAXIMUM} messages at once, got more"))
+            self.on_arrival()
         else:
             self.dropped += 1
 

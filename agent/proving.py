@@ -57,6 +57,13 @@ class Proofs:
             del self._open[number]
         return True
 
+    def proved(self, sequence: int) -> bool:
+        """A stored hash says that this line, which fits, is the one that was written."""
+        number = (sequence - 1) // TILE
+        opened = self._open.get(number)
+        kept = opened is not None and opened.tile is not None and opened.tile.leaves is not None
+        return kept or number in self._proved
+
     def doubtful(self) -> list[Span]:
         """Entries among which at least one is not as it was signed."""
         found = []

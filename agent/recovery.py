@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from agent.carving import epochs_in, identity
@@ -31,6 +32,8 @@ from agent.sqlite_pages import (
 REACHED = ("cursor", "receipt")
 """Records of what the fleet has. Too little means sent twice, too much means never sent."""
 
+_ASKED = 256
+"""How many entries are asked for their epoch where the records cannot be believed."""
 _EPOCH = re.compile("[0-9a-f]{12}")
 _CHECKPOINT = re.compile(
     rb"([!-~]{1,200}/[0-9a-f]{12})\n[0-9]{1,19}\n[0-9A-Za-z+/=]{44}\n\n\xe2\x80\x94 \1 [0-9A-Za-z+/=]+\n"
@@ -127,9 +130,10 @@ def reached(recovered: Recovered) -> int:
 def _recover(file: File, root: int) -> _Records:
     records = _Records()
     unsound = []
-    orphans = not root
+    orphans, stale = not root, file.stale()
     for page in walk_index(file, root) if root else ():
-        records.add(_pairs(row for _, row in page.rows), doubtful=not page.sound)
+        doubtful = not page.sound or page.page in stale
+        records.add(_pairs(row for _, row in page.rows), doubtful=doubtful)
         if not page.sound:
             unsound.append(page.page)
     for image in file.suspects():
@@ -202,8 +206,8 @@ def _epoch(file: File, roots: dict[str, int], records: _Records) -> str:
     edges = [*_edge_lines(file, roots, LARGEST), *_edge_lines(file, roots, SMALLEST)]
     if _EPOCH.fullmatch(told) and any(epoch == told for _, epoch in edges):
         return told
-    counted = Counter(epoch for images in file.images() for image in images for epoch in epochs_in(image))
-    if counted:
+    found = (epoch for images in file.images() for image in images for epoch in epochs_in(image))
+    if counted := Counter(islice(found, _ASKED)):
         return counted.most_common(1)[0][0]
     return told if _EPOCH.fullmatch(told) else ""
 
@@ -242,8 +246,7 @@ def _last_checkpoint(file: File, root: int, epoch: str, public: bytes | None) ->
     notes = [note for leaf in leaves for _, row in leaf.rows if (note := last_blob(row))]
     if not leaves or not all(leaf.sound for leaf in leaves) or not _largest(notes, epoch, public):
         notes += (match[0] for images in file.images() for image in images for match in _notes(image))
-    else:
-        notes += (match[0] for image in file.suspects() for match in _notes(image))
+    notes += (match[0] for image in file.suspects() for match in _notes(image))
     return _largest(notes, epoch, public)
 
 

@@ -4,17 +4,21 @@ At boot, in the thread that will own the file, before it is opened:
 
     reason = check(path)                          # milliseconds
     if reason: set_aside(path)                    # renames, nothing else
-    if not path.exists() and (damaged := newest_set_aside(path)):
+    # open; and where the file is new, so that its tables have to be made:
+    if damaged := newest_set_aside(path):
         salvage = Salvage(damaged, reason)
-        recovered = salvage.recover_records()     # into the first transaction of the fresh file
+        recovered = salvage.recover_records()     # into the transaction that makes the tables
     ...                                           # serve; scans are accepted from here on
     for lines in salvage.lines():                 # any thread, a few milliseconds a step
         keep(connection, lines)                   # a writer's job; may be run twice
     salvaged = salvage.result()                   # what `postern.journal.damaged` says
 
-Keep a record of the damaged file's name until
-the last line is kept: with it in `records` at boot, begin again from `Salvage(...)`; what is kept twice is
-kept once. What `keep` stored may be sent once all is kept, in the order of its numbers.
+Keep a record of the damaged file's name until the last line is kept: with it in `records` at boot, begin
+again from `Salvage(...)`; what is kept twice is kept once. What `keep` stored may be sent once all is kept,
+in the order of its numbers.
+
+Hashes tell when a bit flips within a text. There are none over records, over lines that no checkpoint covers
+yet, and here over lines of older epochs.
 """
 
 import sqlite3
@@ -74,7 +78,7 @@ class Salvaged:
     open_end: bool
     """The newest entries were on a damaged page: more may be lost above `last`."""
     doubtful: list[Span]
-    """Kept, but at least one entry in each range is not as it was signed."""
+    """Kept, but one or more in each range may not be as they were written."""
     older: int
     """Lines of epochs before that one which it still held."""
     older_lost: bool
@@ -189,11 +193,14 @@ class _Reading:
             file, self._roots.get("tile", 0), self._roots.get("checkpoint", 0), recovered.epoch
         )
         self._reached = reached(recovered)
-        self._everything = [(SMALLEST, LARGEST)] if file.log.bad or not self._readable else []
+        unsure = file.log.bad or file.log.torn or not self._readable
+        self._everything = [(SMALLEST, LARGEST)] if unsure else []
         self._holes: list[Span] = list(self._everything)
         self._older_holes: list[Span] = list(self._everything)
         self._older: set[int] = set()
         self._base = _ERA if self._everything else 0
+        self._suspects: set[int] = set()
+        """Entries read from images that do not fit their checksum."""
         self._copied = 0
         self.done = 0
 
@@ -219,7 +226,7 @@ class _Reading:
             lost=lost,
             lost_or_pruned=without(missing, lost),
             open_end=self._open_end(),
-            doubtful=self._proofs.doubtful(),
+            doubtful=self._doubtful(),
             older=len(self._older),
             older_lost=bool(self._older_holes),
             copied=self._copied,
@@ -295,12 +302,19 @@ class _Reading:
 
     def _carve(self) -> Generator[list[Line], None, None]:
         for images in self._file.images():
-            batch: list[Line] = []
-            for image in images:
-                for carved in carve(self._file, image, self._kept.has):
-                    batch += self._carved(carved)
             self.done += self._file.page_size * len(images)
-            yield self._handed(batch)
+            yield self._handed([line for image in images for line in self._lines_on(image)])
+        for image in self._file.suspects():
+            yield self._handed(self._lines_on(image, self._suspects))
+
+    def _lines_on(self, image: bytes, found: set[int] | None = None) -> list[Line]:
+        lines: list[Line] = []
+        for carved in carve(self._file, image, self._kept.has):
+            count = self._kept.count
+            lines += self._carved(carved)
+            if found is not None and self._kept.count > count:
+                found.add(carved.sequence)
+        return lines
 
     def _carved(self, carved: Carved) -> list[Line]:
         if carved.epoch != self._recovered.epoch:
@@ -332,6 +346,13 @@ class _Reading:
             if hole[0] <= hole[1]:
                 join(joined, hole)
         return without(joined, kept)
+
+    def _doubtful(self) -> list[Span]:
+        unproved = [(n, n) for n in self._suspects if not self._proofs.proved(n)]
+        joined: list[Span] = []
+        for span in sorted([*self._proofs.doubtful(), *unproved]):
+            join(joined, span)
+        return joined
 
     def _open_end(self) -> bool:
         return any(high == LARGEST for _, high in self._holes)

@@ -97,7 +97,7 @@ def deep_check(connection: sqlite3.Connection, step: int) -> str | None:
     """
     try:
         return _check_tile(connection, step)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError) as error:
         return f"entries from {step * TILE + 1}: {error}"
 
 
@@ -248,9 +248,10 @@ def _check_tile(connection: sqlite3.Connection, number: int) -> str | None:
     (epoch,) = connection.execute("SELECT value FROM record WHERE key = 'epoch'").fetchone()
     (newest,) = connection.execute("SELECT max(sequence) FROM entry").fetchone()
     found = connection.execute("SELECT sequence, line FROM entry WHERE sequence BETWEEN ? AND ?", span)
-    lines: dict[int, bytes] = dict(found.fetchall())
+    lines = dict(found.fetchall())
     for sequence, line in lines.items():
-        if f'"id":"{json.loads(epoch)}-{sequence}"'.encode() not in line[:128]:
+        name = f'"id":"{json.loads(epoch)}-{sequence}"'.encode()
+        if not isinstance(line, bytes) or name not in line[:128]:
             return f"entry {sequence} is another one"
     tile = connection.execute("SELECT root, leaves FROM tile WHERE number = ?", (number,)).fetchone()
     if tile is None:

@@ -16,7 +16,7 @@ from agent.sqlite_pages import MAGIC, BadPage
 
 DEFAULT_PAGE = 4096
 PAGE_SIZES = [1 << bit for bit in range(9, 17)]
-CHUNK = 256
+CHUNK = 64
 """Pages read at once when the whole file is gone through."""
 
 _LOCK = 1 << 30
@@ -98,13 +98,18 @@ class File:
         """The images in the log that do not fit their checksum, newest first."""
         return [self._whole(self._log_at(self.page_size, frame.at)) for frame in reversed(self.log.bad)]
 
+    def stale(self) -> set[int]:
+        """Pages whose newest image seems to be one of those."""
+        return {frame.page for frame in self.log.bad if self._newest.get(frame.page, -1) < frame.at}
+
     def images(self) -> Iterator[list[bytes]]:
-        """Every page image there is, newest first: the log's, the file's, the log's leftovers."""
-        yield from self._frames([frame for frame in reversed(self.log.frames) if frame.ours])
+        """Every image but the suspects, newest first: the log's, the file's, the log's leftovers."""
+        yield from self._frames([frame for frame in reversed(self.log.frames) if frame.sound])
         for at in range(0, self.size, CHUNK * self.page_size):
             chunk = self._chunk(at)
             yield [self._whole(chunk[n : n + self.page_size]) for n in range(0, len(chunk), self.page_size)]
-        yield from self._frames([frame for frame in self.log.frames if not frame.ours])
+        bad = {frame.at for frame in self.log.bad}
+        yield from self._frames([f for f in self.log.frames if not f.ours and f.at not in bad])
 
     def _frames(self, frames: list[Frame]) -> Iterator[list[bytes]]:
         for n in range(0, len(frames), CHUNK):

@@ -35,7 +35,9 @@ class Frame:
     ours: bool
     """Written since the log was last begun anew; others are left over from before."""
     sound: bool
-    """Ours, and fits its checksum."""
+    """Ours, and its image is right beyond doubt."""
+    whole: bool
+    """All of it is as it was written: SQLite reads no further than this holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Log:
     def size(self) -> int:
         """Pages in the database after the last commit; 0 when there was none."""
         return self.frames[self.committed - 1].commit if self.committed else 0
+
+    @property
+    def torn(self) -> bool:
+        """It ends within a transaction. Nobody knows whether that was ever complete."""
+        return any(frame.ours for frame in self.frames[self.committed :])
 
     @property
     def bad(self) -> list[Frame]:
@@ -98,10 +105,11 @@ def read_log(read: ReadAt, size: int, page_size: int) -> Log:
 def _log(page_size: int, frames: tuple[Frame, ...], *, header_valid: bool) -> Log:
     commits = [n for n, frame in enumerate(frames) if frame.sound and frame.commit]
     newest = max((n for n, frame in enumerate(frames) if frame.ours), default=-1)
-    bad = -1 if not header_valid else next((n for n in range(newest) if not frames[n].sound), newest)
-    after = [n for n in commits if n > bad]
+    bad = -1 if not header_valid else next((n for n in range(newest) if not frames[n].whole), newest)
+    # The transaction that holds the bad frame ends here. With anything behind it, it had been synced.
+    end = next((n for n in range(max(bad, 0), newest) if frames[n].ours and frames[n].commit), None)
     damage = None
-    if after and after[0] < newest:
+    if end is not None:
         damage = "header" if bad < 0 else f"frame {bad + 1}"
         damage = f"{damage} of the write-ahead log does not fit its checksum"
     return Log(page_size, frames, commits[-1] + 1 if commits else 0, damage)
@@ -114,14 +122,15 @@ class _Frames:
         self._read, self._size, self._page_size, self._order = read, size, page_size, order
 
     def judged(self, header: bytes, *, valid: bool) -> tuple[Frame, ...]:
-        count = (self._size - HEADER + self._page_size - 1) // (FRAME + self._page_size)
+        count = -(-(self._size - HEADER) // (FRAME + self._page_size))
         salt = header[16:24] if valid else self._salt(count)
         starts: list[Sum] = [_sum(header, 24)]
-        before, fitted = True, [False] * count
+        before, fitted, whole = True, [False] * count, [False] * count
         found: list[tuple[int, int, bool]] = []
         for n in range(count):
             frame = self._frame(n)
-            salted = frame[8:16] == salt and any(salt)
+            cut = before and self._at(n + 1) > self._size
+            salted = cut or (frame[8:16] == salt and any(salt))
             if not salted and not before:
                 starts = [_sum(frame, 16)]
                 found.append((_word(frame, 0), _word(frame, 4), False))
@@ -129,6 +138,7 @@ class _Frames:
             computed = [self._computed(frame, start) for start in starts]
             stored = _sum(frame, 16)
             fitted[n] = stored in computed
+            whole[n] = salted and stored == computed[0]
             # Its predecessor was right after all: only the sum that it stored was not.
             if fitted[n] and n and not fitted[n - 1] and len(starts) == 2 and computed[1] == stored:
                 fitted[n - 1] = True
@@ -136,7 +146,7 @@ class _Frames:
             starts = [stored] if fitted[n] else [stored, computed[-1]]
             found.append((_word(frame, 0), _word(frame, 4), before))
         return tuple(
-            Frame(page, commit, self._at(n) + FRAME, ours or fitted[n], fitted[n])
+            Frame(page, commit, self._at(n) + FRAME, ours or fitted[n], fitted[n], whole[n])
             for n, (page, commit, ours) in enumerate(found)
         )
 

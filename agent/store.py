@@ -2,19 +2,22 @@
 
 entry       the lines, by sequence
 record      the state they imply
-tile        the root of every complete run of 256 leaves, to rebuild a large tree at once
+tile        the root of every complete run of 256 leaves, to rebuild a large tree at once, and the hashes
+            themselves where lines are gone
 checkpoint  what was signed
+salvaged    entries of a damaged file that the fleet may not have
 """
 
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.ledger import HASH, TILE, Frontier, leaf_hash, subtree_root
 from agent.note import BadNote, Checkpoint, Note
+from agent.writer import NotAsWritten
 
 SCHEMA = 1
 
@@ -23,6 +26,7 @@ _TABLES = (
     "CREATE TABLE record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE tile (number INTEGER PRIMARY KEY, root BLOB NOT NULL, leaves BLOB)",
     "CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, note BLOB NOT NULL)",
+    "CREATE TABLE salvaged (number INTEGER PRIMARY KEY, line BLOB NOT NULL)",
 )
 
 Row = tuple[int, int, bytes]
@@ -51,20 +55,26 @@ class Loaded:
     """The last one signed."""
     note: bytes | None
     """Its note."""
+    used: int
+    """Bytes in use."""
 
 
-def load(connection: sqlite3.Connection) -> Loaded:
-    """Read the state, making the tables in a new file. Raises sqlite3.DatabaseError for what is not ours."""
+def load(connection: sqlite3.Connection, carried: Iterable[Change] = ()) -> Loaded:
+    """Read the state; make the tables in a new file, with the records that are `carried` into it.
+
+    Raises sqlite3.DatabaseError for what is not ours.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version != SCHEMA and (version or tables):
         raise sqlite3.DatabaseError(f"not a journal of this version: expected schema {SCHEMA}, got {version}")
     if version == 0:
         _create(connection)
+        write(connection, (), carried)
     try:
         return _loaded(connection)
     except (ValueError, KeyError, TypeError, BadNote) as error:
-        raise sqlite3.DatabaseError(f"holds what nobody wrote: {type(error).__name__}: {error}") from error
+        raise NotAsWritten(f"holds what nobody wrote: {type(error).__name__}: {error}") from error
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -87,9 +97,8 @@ def _loaded(connection: sqlite3.Connection) -> Loaded:
     checkpoint = Checkpoint.parse(Note.parse(newest[0]).text) if newest else None
     if checkpoint is not None:
         _check_root(connection, checkpoint)
-    return Loaded(
-        epoch, last, records, _frontier(connection, last), checkpoint, newest[0] if newest else None
-    )
+    note = newest[0] if newest else None
+    return Loaded(epoch, last, records, _frontier(connection, last), checkpoint, note, usage(connection))
 
 
 def _check_root(connection: sqlite3.Connection, checkpoint: Checkpoint) -> None:
@@ -124,20 +133,22 @@ def leaves(connection: sqlite3.Connection, start: int, end: int) -> list[bytes]:
     return [hashes[index] for index in range(start, end) if index in hashes]
 
 
-def write(connection: sqlite3.Connection, rows: Sequence[Row], changes: Iterable[Change]) -> None:
-    """Add entries and change records; a tile that is complete with them gets its root."""
+def write(connection: sqlite3.Connection, rows: Sequence[Row], changes: Iterable[Change]) -> bool:
+    """Add entries and change records; a tile that is complete with them gets its root, which is told."""
+    completed = _completed(rows[0][0], rows[-1][0]) if rows else range(0)
     if rows:
         connection.executemany("INSERT INTO entry VALUES (?, ?, ?)", rows)
-        for number in _completed(rows[0][0], rows[-1][0]):
-            root = subtree_root(
-                number * TILE, (number + 1) * TILE, lambda start, end: leaves(connection, start, end)
-            )
-            connection.execute("INSERT INTO tile VALUES (?, ?, NULL)", (number, root))
+    for number in completed:
+        root = subtree_root(
+            number * TILE, (number + 1) * TILE, lambda start, end: leaves(connection, start, end)
+        )
+        connection.execute("INSERT INTO tile VALUES (?, ?, NULL)", (number, root))
     for key, value in changes:
         if value is None:
             connection.execute("DELETE FROM record WHERE key = ?", (key,))
         else:
             connection.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (key, value))
+    return bool(completed)
 
 
 def sign(connection: sqlite3.Connection, size: int, note: bytes) -> None:
@@ -145,9 +156,15 @@ def sign(connection: sqlite3.Connection, size: int, note: bytes) -> None:
     connection.execute("INSERT INTO checkpoint VALUES (?, ?)", (size, note))
 
 
-def _completed(first: int, last: int) -> Iterator[int]:
+def note_at(connection: sqlite3.Connection, size: int) -> bytes | None:
+    """The note of the checkpoint of this size, if there is one."""
+    found = connection.execute("SELECT note FROM checkpoint WHERE size = ?", (size,)).fetchone()
+    return bytes(found[0]) if found else None
+
+
+def _completed(first: int, last: int) -> range:
     """Numbers of the tiles whose last entry is among the sequences `first` to `last`."""
-    return iter(range((first - 1) // TILE, last // TILE))
+    return range((first - 1) // TILE, last // TILE)
 
 
 def read(connection: sqlite3.Connection, after: int, entries: int, size: int) -> list[Stored]:
@@ -168,3 +185,72 @@ def within(found: Iterable[Stored], size: int) -> list[Stored]:
             break
         taken.append(stored)
     return taken
+
+
+# -- bounds ---------------------------------------------------------------------------------------
+
+
+def usage(connection: sqlite3.Connection) -> int:
+    """Bytes in use; pages that were freed are not, and are used again before the file grows."""
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    return int((pages - free) * size)
+
+
+def sequences(connection: sqlite3.Connection, number: int, lane: int) -> list[int]:
+    """What there is of a lane in a tile; nothing of a tile whose hashes cannot be kept, being damaged."""
+    span = (number * TILE, (number + 1) * TILE)
+    found = connection.execute(
+        "SELECT sequence, lane FROM entry WHERE sequence > ? AND sequence <= ? ORDER BY sequence", span
+    ).fetchall()
+    whole = (
+        len(found) == TILE
+        or connection.execute(
+            "SELECT 1 FROM tile WHERE number = ? AND leaves IS NOT NULL", (number,)
+        ).fetchone()
+    )
+    return [sequence for sequence, own in found if own == lane] if whole else []
+
+
+def newest_in(connection: sqlite3.Connection, number: int) -> bytes | None:
+    """The last line that a tile still has."""
+    found = connection.execute(
+        "SELECT line FROM entry WHERE sequence > ? AND sequence <= ? ORDER BY sequence DESC LIMIT 1",
+        (number * TILE, (number + 1) * TILE),
+    ).fetchone()
+    return bytes(found[0]) if found else None
+
+
+def drop(connection: sqlite3.Connection, number: int, doomed: Sequence[int]) -> None:
+    """Delete lines of a complete tile. Their hashes are kept, so that the others can still be proved."""
+    hashes = leaves(connection, number * TILE, (number + 1) * TILE)
+    if len(hashes) != TILE:
+        raise sqlite3.DatabaseError(f"expected {TILE} leaves in tile {number}, got {len(hashes)}")
+    kept = (b"".join(hashes), number)
+    connection.execute("UPDATE tile SET leaves = ? WHERE number = ? AND leaves IS NULL", kept)
+    connection.executemany("DELETE FROM entry WHERE sequence = ?", ((sequence,) for sequence in doomed))
+
+
+def prune(connection: sqlite3.Connection, number: int, doomed: Sequence[int]) -> None:
+    """Drop what the fleet has. A tile that is empty then needs no checkpoints of its own but the last."""
+    drop(connection, number, doomed)
+    if newest_in(connection, number) is None:
+        connection.execute(
+            "DELETE FROM checkpoint WHERE size > ? AND size < ?", (number * TILE, (number + 1) * TILE)
+        )
+
+
+def keep_salvaged(connection: sqlite3.Connection, lines: Iterable[tuple[int, bytes]]) -> None:
+    """Entries of a damaged file; what is kept twice is kept once."""
+    connection.executemany("INSERT OR IGNORE INTO salvaged VALUES (?, ?)", lines)
+
+
+def salvaged(connection: sqlite3.Connection, entries: int, size: int) -> list[Stored]:
+    """The oldest of them, under their number."""
+    found = connection.execute("SELECT number, line FROM salvaged ORDER BY number LIMIT ?", (entries,))
+    return within((Stored(number, line) for number, line in found), size)
+
+
+def drop_salvaged(connection: sqlite3.Connection, number: int) -> None:
+    """They are with the broker up to this number."""
+    connection.execute("DELETE FROM salvaged WHERE number <= ?", (number,))

@@ -11,16 +11,19 @@ import asyncio
 import gzip
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from agent.clock import mono_ns
-from agent.journal import Journal, compact
+from agent.downlink import Downlink
+from agent.journal import SALVAGE, Journal, compact
 from agent.mqtt import Connection, ConnectionLost, Server, Will, publish_overhead
+from agent.note import VerifierKey
 from agent.refusals import TOO_LARGE, Again, Caution, Leave, PassOver
 from agent.store import Stored
 from agent.workflow import Draft, Lane
@@ -95,8 +98,10 @@ class Uplink:
         *,
         birth: Callable[[], Mapping[str, Any]],
         report: Callable[[Draft], object],
+        fleet: Collection[VerifierKey] = (),
         rng: random.Random | None = None,
     ) -> None:
+        """`fleet` are the keys whose receipts are believed; without any, none are asked for."""
         self.journal = journal
         self.server = server
         self.topic = topic
@@ -107,11 +112,15 @@ class Uplink:
         self.reason = "not connected yet"
         self._birth = birth
         self._report = report
+        self._downlink = Downlink(journal, topic, fleet, report)
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
         self._announce = True
         self._caution = Caution()
         self._saved = self.cursor
+        self._salvaging = False
+        """Salvaged entries are on their way, or were refused by this broker."""
+        self._none_salvaged = False
         self._shown: bytes | None = None
         """The checkpoint that the broker has."""
         self._watchers: list[Callable[[], None]] = []
@@ -129,7 +138,7 @@ class Uplink:
         self._wake.set()
 
     def watch(self, call: Callable[[], None]) -> None:
-        """Call whenever the cursor has moved."""
+        """Call whenever the cursor has moved, or a receipt was taken."""
         self._watchers.append(call)
 
     async def run(self) -> None:
@@ -156,6 +165,8 @@ class Uplink:
             await connection.connect()
             self._came_online()
             connection.lost.add_done_callback(lambda _: self._wake.set())
+            connection.on_arrival = self._wake.set
+            await self._downlink.subscribe(connection)
             await self._send(connection)
         except ConnectionLost as lost:
             self._went_offline(lost)
@@ -167,6 +178,7 @@ class Uplink:
 
     async def _send(self, connection: Connection) -> None:
         self._announce, self._shown = True, None
+        self._salvaging = self._none_salvaged = False
         while True:
             flying: deque[Batch] = deque()
             try:
@@ -184,6 +196,8 @@ class Uplink:
         while True:
             self._wake.clear()
             self._land(flying)
+            if await self._downlink.hear(connection):
+                self._tell()
             if connection.lost.done():
                 self._died_on(flying, connection.lost.result())
                 raise connection.lost.result().again()
@@ -191,6 +205,7 @@ class Uplink:
                 self._announce = False
                 self._publish_birth(connection)
             self._publish_checkpoint(connection)
+            await self._send_salvaged(connection)
             while self._may_send(connection, flying):
                 batch = await self._launch(connection, max(sent, self.cursor), alone=not flying)
                 if batch is None:
@@ -231,6 +246,32 @@ class Uplink:
         now = asyncio.get_running_loop().time()
         return Batch(entries[0].sequence, entries[-1].sequence, total, now, acked)
 
+    async def _send_salvaged(self, connection: Connection) -> None:
+        """What a damaged journal still held, a batch at a time beside the rest; dropped when acknowledged."""
+        if self._salvaging or self._none_salvaged or connection.room < 2:
+            return
+        topic = f"{self.topic}/up/entries"
+        room = connection.packet_limit - publish_overhead(topic, LINES, _LONGEST_PROPERTIES)
+        entries = await self.journal.salvaged(entries=PACK_INLINE, size=room)
+        self._none_salvaged = not entries and SALVAGE not in self.journal.records
+        payload, properties = pack(entries, room) if entries else (b"", [])
+        if not payload or len(payload) > room or not connection.room:
+            return
+        self._salvaging = True
+        # `from` and `to` would be sequences of this epoch, which these entries are not of.
+        told = [pair for pair in properties if pair[0] == "content-encoding"]
+        acked = connection.publish(topic, payload, content_type=LINES, properties=told)
+        acked.add_done_callback(partial(self._on_salvaged, entries[-1].sequence))
+
+    def _on_salvaged(self, number: int, acked: asyncio.Future[int]) -> None:
+        if not acked.cancelled() and acked.exception() is None and acked.result() < 128:
+            self.journal.drop_salvaged(number).add_done_callback(self._on_dropped)
+
+    def _on_dropped(self, dropped: asyncio.Future[None]) -> None:
+        _seen(dropped)
+        self._salvaging = False
+        self._wake.set()
+
     async def _pack(self, entries: Sequence[Stored], room: int) -> Packed:
         if len(entries) < PACK_INLINE:
             return pack(entries, room)
@@ -255,6 +296,9 @@ class Uplink:
         if self.cursor - self._saved >= SAVE_EVERY:
             self._saved = self.cursor
             self.journal.save()
+        self._tell()
+
+    def _tell(self) -> None:
         for call in self._watchers:
             call()
 

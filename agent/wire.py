@@ -64,6 +64,16 @@ class Wire(asyncio.Protocol):
         self._transport.write(buffer)
         return len(buffer)
 
+    def hold(self) -> None:
+        """Read no more: the other side has to wait."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     def fileno(self) -> int:
         return -1 if self._transport is None else self._tcp.fileno()
 

@@ -120,6 +120,8 @@ class LabelRead:
     """Raw bytes, symbology, candidates, driver: what the entry keeps of the scan."""
     repeated_after: float | None
     """Seconds since this unit last read the same content in the same symbology; None if it did not lately."""
+    full: bool = False
+    """The journal has no room for what would follow from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,8 +37,16 @@ CLOSE_S = 10.0
 _NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
 
 
+class NotAsWritten(sqlite3.DatabaseError):
+    """SQLite can read it, and it cannot be what we wrote."""
+
+
 class JournalFailed(Exception):
     """The store cannot be trusted any more: stop every action and end the process."""
+
+
+class JournalDamaged(JournalFailed):
+    """The file is not as it was written: to be set aside, and what is good in it to be taken over."""
 
 
 class JournalBusy(JournalFailed):
@@ -164,6 +172,8 @@ class Writer:
                 raise sqlite3.OperationalError(f"expected journal mode wal, got {mode}")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA temp_store=MEMORY")
+            # Where SQLite is built to zero what is deleted, pruning would write every page it frees.
+            connection.execute("PRAGMA secure_delete=FAST").fetchall()
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
         except BaseException:
@@ -180,7 +190,8 @@ class Writer:
                     self._commit(connection, batch)
                 self._answer_readers(connection, batch)
         except sqlite3.Error as error:
-            self._tell(self._failed, JournalFailed(f"{self.path}: {error}"), batch)
+            kind = JournalDamaged if is_damage(error) else JournalFailed
+            self._tell(self._failed, kind(f"{self.path}: {error}"), batch)
         except BaseException as error:
             # A job of ours is wrong. Nobody must wait for ever because of that.
             self._tell(self._failed, JournalFailed(f"{self.path}: {type(error).__name__} in a job"), batch)
@@ -257,6 +268,11 @@ class Writer:
         # The loop may be closed already when a process ends without waiting for us.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error speaks of the file's content, not of the disk or of us."""
+    return isinstance(error, NotAsWritten) or _name(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
 def _name(error: Exception) -> str:

@@ -130,6 +130,28 @@ async def test_an_entry_is_read_only_once_it_is_durable(tmp_path: Path) -> None:
         assert (kept.last, await numbers(kept)) == (1, [1])
 
 
+async def test_a_checkpoint_is_found_by_its_size(tmp_path: Path) -> None:
+    async with opened(tmp_path, key=bytes(32)) as kept:
+        await append(kept, *range(64))
+        await append(kept, 64)
+        assert kept.notary is not None
+        assert await kept.checkpoint_at(64) == kept.notary.note
+        assert await kept.checkpoint_at(63) is None
+
+
+async def test_what_is_in_use_is_measured_with_every_tile(tmp_path: Path) -> None:
+    async with opened(tmp_path) as kept:
+        empty = kept.used
+        await append(kept, *range(255))
+        assert kept.used == empty > 0
+        await append(kept, 255)
+        measured = kept.used
+        assert measured > empty
+        await append(kept, *range(200))
+        await kept.measure()
+        assert kept.used > measured
+
+
 async def test_watchers_are_called_once_entries_are_durable(tmp_path: Path) -> None:
     async with opened(tmp_path) as kept:
         seen: list[int] = []
@@ -246,6 +268,15 @@ async def test_what_rides_goes_with_the_next_append(tmp_path: Path) -> None:
         assert kept._riding == {}
     async with opened(tmp_path) as kept:
         assert (kept.records["cursor"], kept.records["a"]) == (7, 1)
+
+
+async def test_of_a_record_that_rides_and_is_given_the_one_given_last_is_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path) as kept:
+        kept.ride({"a": 1, "b": 1})
+        await append(kept, 1, records={"a": 2, "b": None})
+        expected = {**kept.records}
+    async with opened(tmp_path) as kept:
+        assert kept.records == expected == {"epoch": kept.epoch, "a": 2}
 
 
 async def test_a_new_journal_holds_its_epoch_alone(tmp_path: Path) -> None:

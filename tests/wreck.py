@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.ledger import TILE, Frontier, leaf_hash, subtree_root
+from agent.ledger import TILE, Frontier, leaf_hash
 from agent.note import Checkpoint, SignerKey, sign
 from agent.soundness import SCHEMA, TABLES
 
@@ -77,7 +76,7 @@ def write(
     group: int = 3,
     sizes: tuple[int, int] = (100, 600),
 ) -> Written:
-    """A journal of so many entries, one in `long` with overflow pages; the last `logged` are in the log only."""
+    """A journal of so many entries, one in `long` with overflow pages; the last `logged` in the log only."""
     folder.mkdir(exist_ok=True)
     written = Written(folder / "journal.db")
     dice = random.Random(seed)
@@ -109,9 +108,9 @@ def write(
             connection.execute("BEGIN")
             tree = append(connection, written, tree, rows)
             connection.execute("COMMIT")
-        for part, name in ((live, written.path), (log(live), log(written.path))):
+        for part, copy in ((live, written.path), (log(live), log(written.path))):
             if part.exists():
-                shutil.copy(part, name)
+                shutil.copy(part, copy)
     for part in parts(live):
         part.unlink()
     return written
@@ -127,7 +126,7 @@ def append(
         tree = tree.append(leaf_hash(text))
         if sequence % TILE == 0:
             leaves = [leaf_hash(written.lines[n]) for n in range(sequence - TILE + 1, sequence + 1)]
-            root = subtree_root(0, TILE, lambda start, end, leaves=leaves: leaves[start:end])
+            root = Frontier().append(*leaves).root()
             connection.execute("INSERT INTO tile VALUES (?, ?, NULL)", (sequence // TILE - 1, root))
         if sequence % SIGNED_EVERY == 0:
             note = sign(Checkpoint(ORIGIN, sequence, tree.root()).text, SIGNER)
@@ -147,9 +146,3 @@ def _older(connection: sqlite3.Connection, written: Written, count: int) -> None
         text = line(number + 500, 200, OLDER)
         connection.execute("INSERT INTO salvaged VALUES (?, ?)", (number, text))
         written.older[number] = text
-
-
-def pages(path: Path) -> Iterator[tuple[int, bytes]]:
-    data = path.read_bytes()
-    for at in range(0, len(data), 4096):
-        yield at // 4096 + 1, data[at : at + 4096]

@@ -167,6 +167,40 @@ def replay(given: argparse.Namespace) -> int:
     return 0
 
 
+def salvage(given: argparse.Namespace) -> int:
+    from agent.audit.progress import Progress
+    from agent.salvage import Salvage
+
+    if not given.file.is_file():
+        raise Mistake(f"{given.file}: expected a file")
+    work = Salvage(given.file, "salvaged by hand")
+    with _output(given.out) as out, Progress("salvage") as progress:
+        for lines in work.lines():
+            out.writelines(line + b"\n" for _, line in lines)
+            progress(round(1000 * work.progress), 1000)
+    saved = work.result()
+    lost = saved.lost or saved.open_end or saved.older_lost or saved.lost_records
+    whole = saved.records_complete and not (lost or saved.doubtful)
+    facts = {
+        "epoch": saved.epoch,
+        "last": saved.last,
+        "kept": saved.kept,
+        "copied": saved.copied,
+        "lost": saved.lost,
+        "lost_or_pruned": saved.lost_or_pruned,
+        "more_may_be_lost_above": saved.last if saved.open_end else None,
+        "doubtful": saved.doubtful,
+        "records_lost": list(saved.lost_records),
+        "records_doubtful": list(saved.doubtful_records),
+    }
+    if given.json:
+        print(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            print(f"{name.replace('_', ' '):24} {value if value not in (None, []) else '-'}")
+    return 0 if whole else EXIT_INCOMPLETE
+
+
 def key(given: argparse.Namespace) -> int:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

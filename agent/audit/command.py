@@ -23,7 +23,9 @@ Run = Callable[[argparse.Namespace], int]
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `journal` to the `postern` command; each action sets `run`."""
-    journal = subparsers.add_parser("journal", help="verify, look into, prove, export and replay a journal")
+    journal = subparsers.add_parser(
+        "journal", help="verify, look into, prove, export, replay and salvage a journal"
+    )
     parsers = journal.add_subparsers(required=True, metavar="ACTION")
 
     verify = _action(parsers, "verify", "check everything against every signature, offline", actions.verify)
@@ -55,6 +57,15 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     _filters(export)
 
     _replay_options(_action(parsers, "replay", "publish entries to another broker", actions.replay))
+
+    salvage = _action(
+        parsers,
+        "salvage",
+        "read what a damaged journal still holds of what the fleet may not have; work on a copy",
+        actions.salvage,
+    )
+    salvage.add_argument("--out", "-o", type=Path, required=True, help="the entries, as lines, go there")
+    salvage.add_argument("--json", action="store_true", help="say what was saved and what was not as JSON")
 
     key = _action(parsers, "key", "print the device's verifier key", actions.key, "STATE_DIR")
     key.add_argument("--origin", help="<tenant>/<device>/<epoch>; otherwise the journal's")

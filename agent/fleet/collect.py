@@ -5,19 +5,27 @@
 
 A message is acknowledged when `on_entry` has returned for each of its new entries; what was not is brought
 again by a broker that keeps the session (`Server.session_expiry`), and told apart by its id.
+
+With a clerk it keeps books as well: what arrived together is stored and checked together, and acknowledged
+when it is on stable storage; then the devices get their receipts.
 """
 
 import asyncio
 import json
 import random
 import re
+import time
 import zlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from agent.fleet.device_log import DeviceLog, Entry, New, Rejected
+from agent.fleet.audit import Birth, Entries, Noted, Outcome, Work
+from agent.fleet.clerk import Clerk
+from agent.fleet.device_log import DeviceLog, Duplicate, Entry, New, Rejected
+from agent.fleet.findings import Finding
 from agent.mqtt import Connection, ConnectionLost, Message, Server
 
 UNPACKED_MOST = 4 * 1024 * 1024
@@ -26,6 +34,11 @@ HEALTHY_S = 5.0
 """A session that lasted this long starts the backoff anew."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
+LOOK_EVERY_S = 10.0
+"""Between two looks for what is overdue."""
+NOTE = "text/plain; charset=utf-8"
+REFUSED = 0x80
+"""Reason codes from here on are refusals."""
 
 _TOPIC = re.compile(r"postern/v1/([a-z0-9][a-z0-9-]{2,39})/up/([a-z]+)")
 _GZIP = 16 + zlib.MAX_WBITS
@@ -70,8 +83,14 @@ class Collector:
         device: str = "+",
         share: str | None = None,
         on_state: Callable[[DeviceLog], object] = lambda _: None,
+        clerk: Clerk | None = None,
+        on_finding: Callable[[Finding], object] = lambda _: None,
     ) -> None:
-        """One device or all of them. Collectors of one `share` divide the messages between them."""
+        """One device or all of them. Collectors of one `share` divide the messages between them: if they
+        have clerks, these must keep one file, since none of them sees all entries of a device.
+
+        With a clerk an entry is new that was not in its file; without, one that this object has not seen.
+        """
         self.server = server
         self.devices: dict[str, DeviceLog] = {}
         """By device id."""
@@ -83,6 +102,9 @@ class Collector:
         self._filter = f"$share/{share}/{topics}" if share else topics
         self._on_entry = on_entry
         self._on_state = on_state
+        self._clerk = clerk
+        self._on_finding = on_finding
+        self._look_at = 0.0
 
     async def run(self) -> None:
         """Connect, receive, and connect again with full jitter, for ever. What `on_entry` raises ends it."""
@@ -105,10 +127,7 @@ class Collector:
             await connection.subscribe(self._filter)
             self.online.set()
             log.info("subscribed", broker=f"{self.server.host}:{self.server.port}", filter=self._filter)
-            while True:
-                message = await connection.receive()
-                self._take(message)
-                connection.acknowledge(message)
+            await self._receive(connection)
         except ConnectionLost as lost:
             log.warning("connection lost", reason=str(lost))
             if asyncio.get_running_loop().time() - started < HEALTHY_S:
@@ -117,37 +136,92 @@ class Collector:
             self.online.clear()
             await connection.close()
 
+    async def _receive(self, connection: Connection) -> None:
+        while self._clerk is None:
+            message = await connection.receive()
+            for each in self._take(message):
+                for new in each.lines if isinstance(each, Entries) else ():
+                    if isinstance(new, New):
+                        self._on_entry(new.entry)
+            connection.acknowledge(message)
+        while True:
+            messages = await self._together(connection)
+            work = [each for message in messages for each in self._take(message)]
+            await self._book(self._clerk, connection, messages, work)
+
+    async def _together(self, connection: Connection) -> list[Message]:
+        """All that have arrived, at least one; none when it is time to look for what is overdue."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY_S
+            return []
+        try:
+            async with asyncio.timeout_at(self._look_at):
+                return [await connection.receive(), *connection.waiting()]
+        except TimeoutError:
+            return []
+
+    async def _book(
+        self, clerk: Clerk, connection: Connection, messages: Sequence[Message], work: Sequence[Work]
+    ) -> None:
+        """Durable first, then told, then acknowledged; a receipt last, since it can be given again."""
+        outcome = await clerk.take(work, time.time())
+        for entry in outcome.entries:
+            self._on_entry(entry)
+        for finding in outcome.findings:
+            log.warning("finding", **finding.as_json())
+            self._on_finding(finding)
+        for message in messages:
+            connection.acknowledge(message)
+        await self._send_receipts(connection, outcome)
+
+    async def _send_receipts(self, connection: Connection, outcome: Outcome) -> None:
+        """Not retained: a device that is away is answered when its birth arrives."""
+        flying: deque[asyncio.Future[int]] = deque()
+        for device, note in outcome.receipts.items():
+            if flying and not connection.room:
+                _heard(await flying.popleft())
+            topic = f"postern/v1/{device}/down/receipt"
+            flying.append(connection.publish(topic, note, content_type=NOTE))
+        for acked in flying:
+            _heard(await acked)
+
     # -- one message ------------------------------------------------------------------------------
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message) -> list[Work]:
         """Whatever is wrong with a message is counted: refusing it would only bring it again."""
         match = _TOPIC.fullmatch(message.topic)
         if match is None:
             self.rejected += 1
             log.warning("message rejected", topic=message.topic)
-            return
+            return []
         device = self.devices.setdefault(match[1], DeviceLog(match[1]))
         try:
             match match[2]:
                 case "entries":
-                    self._take_batch(device, message)
+                    return [self._take_batch(device, message)]
                 case "state":
-                    self._take_state(device, message)
+                    return [self._take_state(device, message)]
+                case "checkpoint" if self._clerk is not None:
+                    return [Noted(device.device, message.payload)]
                 case _:
                     device.others += 1
         except BadBatch as bad:
             device.rejected += 1
             log.warning("message rejected", topic=message.topic, reason=str(bad))
+        return []
 
-    def _take_batch(self, device: DeviceLog, message: Message) -> None:
+    def _take_batch(self, device: DeviceLog, message: Message) -> Entries:
+        lines: list[New | Duplicate] = []
         for line in unpack(message.payload, message.properties.get("content-encoding")):
-            match device.take(line):
-                case New(entry):
-                    self._on_entry(entry)
-                case Rejected(reason):
-                    log.warning("entry rejected", device=device.device, reason=reason)
+            taken = device.take(line)
+            if isinstance(taken, Rejected):
+                log.warning("entry rejected", device=device.device, reason=taken.reason)
+            else:
+                lines.append(taken)
+        return Entries(device.device, lines)
 
-    def _take_state(self, device: DeviceLog, message: Message) -> None:
+    def _take_state(self, device: DeviceLog, message: Message) -> Birth:
         try:
             state = json.loads(message.payload)
         except (ValueError, RecursionError) as error:
@@ -156,6 +230,12 @@ class Collector:
             raise BadBatch(f"state: expected a JSON object, got {type(state).__name__}")
         device.state = state
         self._on_state(device)
+        return Birth(device.device, state)
+
+
+def _heard(code: int) -> None:
+    if code >= REFUSED:
+        log.warning("receipt refused by the broker", code=f"{code:#04x}")
 
 
 def _tell_of_wait(attempt: RetryCallState) -> None:

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent.fleet.clerk import Clerk
     from agent.fleet.collect import Collector
     from agent.fleet.device_log import DeviceLog, Entry
+    from agent.fleet.findings import Finding
     from agent.mqtt import Server
+    from agent.note import SignerKey
 
 PORT, PLAIN_PORT = 8883, 1883
 NAME = "postern-collect"
 EXIT_USAGE = 2
+EXIT_GRAVE = 3
+"""A device has signed two histories, or gone back behind its own."""
+EXIT_STORE = 74
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,30 +51,64 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         metavar="SECONDS",
         help="have the broker keep messages while we are away",
     )
+    collect.add_argument("--store", type=Path, help="keep everything in this file, and hold devices to it")
+    collect.add_argument("--key-file", type=Path, help="give receipts with this key, made if need be")
+    collect.add_argument("--key-name", default="main", help="the key signs as fleet-<name>")
+    collect.add_argument(
+        "--device-key",
+        action="append",
+        default=[],
+        metavar="VKEY",
+        help="trust this device's key; repeatable",
+    )
     collect.add_argument("--json", action="store_true", help="entries and summary as JSON, one object a line")
     collect.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
     """Collect until SIGINT or SIGTERM; the summary goes to standard error."""
+    from agent.fleet.store import StoreFailed
+    from agent.keyfile import BadKeyFile
+    from agent.note import BadNote
+
     try:
-        server = _server(given)
-    except (OSError, IndexError, ValueError) as error:
-        print(f"postern fleet collect: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    collector = asyncio.run(_collect(given, server))
+        server, clerk = _server(given), _clerk(given)
+    except (OSError, IndexError, ValueError, BadKeyFile, BadNote) as error:
+        return _failed(error, EXIT_USAGE)
+    try:
+        collector, grave = asyncio.run(_collect(given, server, clerk))
+    except BadNote as error:
+        return _failed(error, EXIT_USAGE)
+    except StoreFailed as error:
+        return _failed(error, EXIT_STORE)
     summaries = [device.summary() for _, device in sorted(collector.devices.items())]
     for summary in summaries:
         print(json.dumps(summary) if given.json else _summary_line(summary), file=sys.stderr)
-    return 0
+    return EXIT_GRAVE if grave else 0
 
 
-async def _collect(given: argparse.Namespace, server: "Server") -> "Collector":
+def _failed(error: Exception, code: int) -> int:
+    print(f"postern fleet collect: {error}", file=sys.stderr)
+    return code
+
+
+async def _collect(
+    given: argparse.Namespace, server: "Server", clerk: "Clerk | None"
+) -> "tuple[Collector, list[Finding]]":
+    """The collector as it was at the end, and the grave ones of its findings. Raises StoreFailed, BadNote."""
     from agent.fleet.collect import Collector
+    from agent.fleet.findings import GRAVE
+
+    grave: list[Finding] = []
 
     def show_state(device: "DeviceLog") -> None:
         if not given.json:
             print(f"{device.device}: {'online' if device.online else 'offline'}", flush=True)
+
+    def show_finding(finding: "Finding") -> None:
+        print(json.dumps(finding.as_json()) if given.json else _finding_line(finding), flush=True)
+        if finding.kind in GRAVE:
+            grave.append(finding)
 
     show: Callable[[Any], str] = json.dumps if given.json else _entry_line
     collector = Collector(
@@ -77,14 +117,44 @@ async def _collect(given: argparse.Namespace, server: "Server") -> "Collector":
         device=given.device,
         share=given.share,
         on_state=show_state,
+        clerk=clerk,
+        on_finding=show_finding,
     )
-    running = asyncio.create_task(collector.run(), name="collector")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, running.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
-    return collector
+    async with clerk or contextlib.nullcontext():
+        running = asyncio.create_task(collector.run(), name="collector")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, running.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    return collector, grave
+
+
+def _clerk(given: argparse.Namespace) -> "Clerk | None":
+    """Raises ValueError, BadKeyFile or BadNote for what cannot be used."""
+    from agent.fleet.clerk import Clerk
+    from agent.note import VerifierKey
+
+    if given.store is None:
+        if given.key_file or given.device_key:
+            raise ValueError("--key-file and --device-key: expected --store as well, got none")
+        return None
+    signer = _signer(given) if given.key_file else None
+    return Clerk(given.store, signer, [VerifierKey.parse(text) for text in given.device_key])
+
+
+def _signer(given: argparse.Namespace) -> "SignerKey":
+    """Shows what the devices' configs need to believe the receipts."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from agent import keyfile
+    from agent.note import SignerKey
+
+    signer = SignerKey(
+        f"fleet-{given.key_name}", Ed25519PrivateKey.from_private_bytes(keyfile.load(given.key_file))
+    )
+    print(f"[fleet]\nkeys = [{json.dumps(signer.verifier.text)}]", file=sys.stderr, flush=True)
+    return signer
 
 
 def _server(given: argparse.Namespace) -> "Server":
@@ -116,6 +186,11 @@ def _entry_line(entry: "Entry") -> str:
     name = entry["type"].removeprefix("postern.")
     line = f"{entry['time']}  {device} {entry['sequence']:>6}  {name}  {entry.get('subject', '')}"
     # What a device sends does not get to steer the terminal.
+    return "".join(char if char.isprintable() else "?" for char in line)
+
+
+def _finding_line(finding: "Finding") -> str:
+    line = f"{finding.kind}  {finding.device} {finding.epoch}  {finding.text}"
     return "".join(char if char.isprintable() else "?" for char in line)
 
 

@@ -8,10 +8,15 @@ An entry's id is `<epoch>-<sequence>`, so that a few ranges of sequences remembe
 """
 
 import json
+import re
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+
+EPOCH = re.compile("[A-Za-z0-9]{1,64}")
+"""Name of a journal."""
+LARGEST = 2**63 - 1
 
 Entry = dict[str, Any]
 """A CloudEvents entry, as parsed."""
@@ -23,14 +28,22 @@ class BadEntry(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class New:
+    """Never taken before by this log."""
+
     entry: Entry
+    epoch: str
+    sequence: int
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Taken before, under the same id."""
+    """Taken before, under the same id, if not with the same content."""
 
     entry: Entry
+    epoch: str
+    sequence: int
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +81,10 @@ def _identity(name: str, sequence: str) -> tuple[str, int]:
     if not sequence.isascii() or not sequence.isdecimal() or len(sequence) > 19 or sequence.startswith("0"):
         raise BadEntry(f"sequence: expected a decimal number from 1, got {sequence!r}")
     epoch, _, ending = name.rpartition("-")
-    if not epoch or ending != sequence:
-        raise BadEntry(f"id: expected one ending in -{sequence}, got {name!r}")
+    if not EPOCH.fullmatch(epoch) or ending != sequence:
+        raise BadEntry(f"id: expected one ending in -{sequence}, got {name[:80]!r}")
+    if int(sequence) > LARGEST:
+        raise BadEntry(f"sequence: expected at most {LARGEST}, got {sequence}")
     return epoch, int(sequence)
 
 
@@ -134,9 +149,9 @@ class DeviceLog:
             return Rejected(str(bad))
         if not self.epochs.setdefault(epoch, Ranges()).add(sequence):
             self.duplicates += 1
-            return Duplicate(entry)
+            return Duplicate(entry, epoch, sequence, line)
         self.types[entry["type"]] += 1
-        return New(entry)
+        return New(entry, epoch, sequence, line)
 
     @property
     def entries(self) -> int:
