@@ -220,6 +220,16 @@ async def test_what_could_not_be_kept_is_brought_again(broker: AnyBroker) -> Non
         await later.has(2, 3, 4)
 
 
+async def test_a_queue_that_the_broker_brings_all_at_once_is_taken_whole(broker: AnyBroker) -> None:
+    """As mosquitto 2.0.11 does with what a session has queued, whatever was agreed."""
+    async with connected(broker.port, "fleet", session_expiry=300) as before:
+        await before.subscribe("postern/v1/+/up/#")
+    await publish(broker.port, *([sequence] for sequence in range(1, 1001)))
+    store = Store()
+    async with running(collector_at(broker.port, store).run()):
+        await store.has(*range(1, 1001))
+
+
 async def test_a_collector_outlives_its_broker(broker: AnyBroker) -> None:
     store = Store()
     collector = collector_at(broker.port, store)

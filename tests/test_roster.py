@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.clock import NS, Moment, Trust
-from agent.lockout import BURST, FREE_TRIES, LAST_TRY
 from agent.keyfile import BadKeyFile
+from agent.lockout import BURST, FREE_TRIES, LAST_TRY
 from agent.roster import Keys, Roster, RosterError, Row, pin_token
 from agent.workflow import Outcome, Verdict
 from drivers.readings import CompareResult, FingerCompared
