@@ -26,6 +26,7 @@ from agent.duty import Custody
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake
 from agent.journal import SALVAGE, Journal
+from agent.ledger import TILE
 from agent.performer import Performer
 from agent.position import Position
 from agent.rescue import Rescue, examine, told, unfinished
@@ -52,6 +53,8 @@ INBOX = 256
 """Readings that wait for the decider; over it the ports are not read."""
 CHECKPOINT_EVERY_S = 60.0
 """What is new is signed at least this often."""
+LOOK_EVERY_S = 10.0
+"""Between two looks at 256 entries each; a million is gone through in half a day."""
 NTP_EVERY_S = 30.0
 FAULT_PAUSE_S = 5.0
 LAST_WORDS_S = 5.0
@@ -179,6 +182,7 @@ class App:
                 start(self._supervised("uplink", uplink.run), name="uplink"),
                 start(self._supervised("clock", self._follow_ntp), name="clock"),
                 start(self._supervised("notary", self._sign), name="notary"),
+                start(self._supervised("look over", self._look_over), name="look over"),
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
             ]
             if self.rescue is not None:
@@ -313,6 +317,14 @@ class App:
         while True:
             await asyncio.sleep(CHECKPOINT_EVERY_S)
             self.journal.checkpoint()
+
+    async def _look_over(self) -> None:
+        """All of the journal in turn: damage in its middle is found before somebody asks for it."""
+        number = 0
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await self.journal.look_over(number)
+            number = (number + 1) % (self.journal.last // TILE + 1)
 
     # -- decisions --------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ the one to go on from, even if the power went before anybody wrote that down.
 from itertools import count
 from pathlib import Path
 
-from agent.soundness import suspicion_of, sync_folder
+from agent.keyfile import sync_folder
+from agent.soundness import suspicion_of
 from agent.sqlite_file import log_of
 
 

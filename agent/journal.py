@@ -19,6 +19,7 @@ from agent import store
 from agent.clock import Moment, rfc3339
 from agent.ledger import TILE, Frontier, leaf_hash
 from agent.notary import Notary
+from agent.soundness import deep_check
 from agent.store import Stored
 from agent.workflow import Draft, Lane
 from agent.writer import JournalFailed, Writer
@@ -176,6 +177,12 @@ class Journal:
         self._writer.submit(
             lambda connection: store.sign(connection, checkpoint.size, note), wait=False, then=signed
         )
+
+    async def look_over(self, number: int) -> None:
+        """Check the `number`th 256 entries against their hashes; what is wrong ends this journal."""
+        problem = await self._writer.submit(lambda connection: deep_check(connection, number), reads=True)
+        if problem is not None:
+            self._writer.condemn(problem)
 
     # -- what a damaged file still held -----------------------------------------------------------
 

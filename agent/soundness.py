@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.keyfile import sync_folder
 from agent.ledger import HASH, TILE, leaf_hash, subtree_root
 from agent.note import BadNote, Checkpoint, Note
 from agent.sqlite_file import File
@@ -79,15 +80,6 @@ def suspect(path: Path, reason: str) -> None:
 def suspicion_of(path: Path) -> Path:
     """Where `suspect` keeps its reason."""
     return path.with_name(path.name + "-suspect")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder durable."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def deep_check(connection: sqlite3.Connection, step: int) -> str | None:

@@ -109,6 +109,10 @@ class Writer:
             self._queue.put(_Queued(job, done, wait, reads, then))
         return done
 
+    def condemn(self, reason: str) -> None:
+        """The file was found not to be as it was written: take nothing more."""
+        self._failed(JournalDamaged(f"{self.path}: {reason}"), [])
+
     async def close(self) -> None:
         """Commit what is queued and end the thread. What finds no room on the disk is given up."""
         if self._thread.ident is None:

@@ -18,7 +18,7 @@ from agent import journal, writer
 from agent.clock import NS, Moment, Trust
 from agent.journal import Journal, compact
 from agent.workflow import Draft, Lane
-from agent.writer import JournalFailed
+from agent.writer import JournalDamaged, JournalFailed
 from tests.test_writer import Gate, Trouble
 
 SOURCE = "/postern/parcels/van-0042"
@@ -282,6 +282,19 @@ async def test_of_a_record_that_rides_and_is_given_the_one_given_last_is_kept(tm
 async def test_a_new_journal_holds_its_epoch_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as kept:
         assert set(kept.records) == {"epoch"}
+
+
+async def test_looking_over_finds_an_entry_that_is_not_as_it_was_written(tmp_path: Path) -> None:
+    async with opened(tmp_path) as kept:
+        for n in range(1, 301):
+            await append(kept, n)
+        await kept.look_over(0)
+        await kept.look_over(1)
+        assert not kept.failed.done()
+        change = "UPDATE entry SET line = replace(line, '\"n\":10', '\"n\":11') WHERE sequence = 10"
+        await kept._writer.submit(lambda connection: connection.execute(change).fetchall())
+        await kept.look_over(0)
+        assert isinstance(kept.failed.result(), JournalDamaged)
 
 
 # -- files that are not what they should be --------------------------------------------------------
