@@ -210,7 +210,9 @@ def test_a_second_agent_on_the_same_state_is_refused_with_75(postern: Postern) -
     with postern.agent():
         code, _, err = postern.run("run", "--config", postern.config)
         assert code == 75
-        assert err == f"another agent holds the journal: {postern.state}/journal.db: database is locked\n"
+        assert (
+            err == f"another agent holds the journal: {postern.state}/journal.db: held by another process\n"
+        )
         assert postern.run("status", "--config", postern.config)[0] == 0
 
 
@@ -225,11 +227,25 @@ def test_an_agent_told_to_stop_stops_in_order(postern: Postern) -> None:
     assert types == ["started", "stopped"] * 2
 
 
-def test_a_journal_that_cannot_be_used_is_told_with_74(postern: Postern) -> None:
+def test_a_journal_of_another_version_is_left_alone_and_told_with_74(postern: Postern) -> None:
+    with postern.agent():
+        pass
+    with contextlib.closing(sqlite3.connect(postern.state / "journal.db")) as store:
+        store.execute("ALTER TABLE record ADD COLUMN more")
+        store.execute("PRAGMA user_version=2")
+        store.commit()
+    code, _, err = postern.run("run", "--config", postern.config)
+    assert code == 74
+    assert err.startswith(f"the journal failed: {postern.state}/journal.db: ")
+    assert not list(postern.state.glob("*damaged*"))
+
+
+def test_what_is_no_journal_at_all_is_set_aside_and_the_device_goes_on(postern: Postern) -> None:
     postern.state.mkdir()
     (postern.state / "journal.db").write_bytes(b"no journal" * 1000)
-    code, _, err = postern.run("run", "--config", postern.config)
-    assert (code, err) == (74, f"the journal failed: {postern.state}/journal.db: file is not a database\n")
+    with postern.agent():
+        assert postern.run("status", "--config", postern.config)[0] == 0
+    assert (postern.state / "journal.damaged-1.db").read_bytes() == b"no journal" * 1000
 
 
 @pytest.mark.parametrize(
