@@ -1,9 +1,8 @@
-"""The only file that knows every room. One task group; one task owns workflow state.
+"""The only file that knows every room. One task group holds all that runs.
 
-Readings come into a bounded inbox; a full inbox makes the units wait, so that their ports are not read and
-the kernel's flow control sees it. The decider takes one at a time, decides, and hands entries, state and
-records to the journal without waiting. The performer waits for each commit, in order, and only then has
-the decision's orders done. Positions pass the inbox by: the newest replaces the one before.
+Units deliver readings; the decider takes one at a time, decides, and hands entries, state and records to the
+journal without waiting; the performer waits for each commit, in order, and only then has the decision's
+orders done; the uplink sends what is durable.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -22,7 +21,7 @@ from agent import VERSION, control, keyfile
 from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
 from agent.config import Config
 from agent.custody import Workflow
-from agent.duty import Custody
+from agent.decider import Decider
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake
 from agent.journal import SALVAGE, Journal
@@ -31,26 +30,18 @@ from agent.performer import Performer
 from agent.position import Position
 from agent.rescue import Rescue, examine, told, unfinished
 from agent.roster import Keys, Roster
-from agent.units import Unit, told_by
+from agent.units import Unit
 from agent.upkeep import Upkeep
 from agent.uplink import Uplink
-from agent.workflow import Decision, Draft, Event, FactorShown, LabelRead, Lane, Order, Parcel, Woken
+from agent.workflow import Draft, Lane, Order
 from agent.writer import JournalFailed
 from drivers.readings import (
-    DeviceLost,
-    DeviceReady,
-    FingerCompared,
     Fix,
-    FixLost,
     Reading,
-    Scanned,
     Signal,
-    TagArrived,
     Tone,
 )
 
-INBOX = 256
-"""Readings that wait for the decider; over it the ports are not read."""
 CHECKPOINT_EVERY_S = 60.0
 """What is new is signed at least this often."""
 LOOK_EVERY_S = 10.0
@@ -62,19 +53,11 @@ LAST_WORDS_S = 5.0
 
 JOURNAL = "journal.db"
 DEVICE_KEY = "keys/device"
-PARCEL = "parcel/"
 FLOOR = "floor_ns"
 FLOOR_STEP_NS = 3600 * NS
 """How far the time floor rises before it is worth a write."""
 
 log = structlog.get_logger("agent")
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    unit: Unit
-    reading: Reading
-    at: Moment
 
 
 class App:
@@ -100,17 +83,21 @@ class App:
             on_trouble=self._journal_trouble,
         )
         self.upkeep = Upkeep(self.journal, config.limits(), file.device.id, self._stamp)
-        self.intake = Intake(self.roster)
-        self.workflow = Workflow(config.rules())
         self.units = {spec.name: Unit(spec, self._deliver) for spec in config.units}
-        self.state = Custody()
-        self.parcels: dict[str, Parcel] = {}
         self.uplink: Uplink | None = None
         self.rescue: Rescue | None = None
-        self._inbox: asyncio.Queue[_Arrival | Woken | asyncio.Future[None]] = asyncio.Queue(INBOX)
         self.performer = Performer(self.units, file.custody.tones, self.clock, self.report)
+        self.decider = Decider(
+            Workflow(config.rules()),
+            Intake(self.roster),
+            self.journal,
+            self.performer,
+            clock=self.clock,
+            position=self.position,
+            upkeep=self.upkeep,
+            house=self,
+        )
         self._stop = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
         self._trouble: str | None = None
 
     # -- life -------------------------------------------------------------------------------------
@@ -163,7 +150,7 @@ class App:
         try:
             saved = await rescue.copy(self.journal)
         except Exception as error:
-            self._fault("salvage", error)
+            self.fault("salvage", error)
             return
         log.error("journal was damaged", **told(saved))
         damaged = Draft("journal.damaged", self.config.file.device.id, told(saved))
@@ -177,7 +164,7 @@ class App:
         async with asyncio.TaskGroup() as group:
             start = group.create_task
             tasks = [
-                start(self._decide(), name="decider"),
+                start(self.decider.run(), name="decider"),
                 start(self.performer.run(), name="performer"),
                 start(self._supervised("uplink", uplink.run), name="uplink"),
                 start(self._supervised("clock", self._follow_ntp), name="clock"),
@@ -192,7 +179,7 @@ class App:
                 for unit in self.units.values()
             ]
             if self.notifier.watchdog_s:
-                checks = (self.journal.alive, self._inbox_alive)
+                checks = (self.journal.alive, self.decider.alive)
                 feeding = feed_watchdog(self.notifier, checks, self.notifier.watchdog_s / 3)
                 tasks.append(start(feeding, name="watchdog"))
             self.notifier.send("READY=1", f"STATUS={len(self.units)} units, journal at {self.journal.last}")
@@ -203,12 +190,9 @@ class App:
 
     async def _end(self) -> None:
         """What was read is decided and remembered; what is remembered is sent next time."""
-        if self._timer is not None:
-            self._timer.cancel()
         with contextlib.suppress(TimeoutError, JournalFailed):
             async with asyncio.timeout(LAST_WORDS_S):
-                while not self._inbox.empty():
-                    self._take(self._inbox.get_nowait())
+                self.decider.finish()
                 self.upkeep.close()
                 await self.report(Draft("agent.stopped", self.config.file.device.id, {}, Lane.STATE))
         await self.journal.close()
@@ -220,12 +204,13 @@ class App:
             try:
                 await run()
             except Exception as error:
-                self._fault(name, error)
+                self.fault(name, error)
                 await asyncio.sleep(random.uniform(0.5, 1) * FAULT_PAUSE_S)
 
-    def _fault(self, name: str, error: Exception) -> None:
-        log.error("fault", part=name, error=type(error).__name__, exc_info=error)
-        self.report(Draft("agent.fault", name, {"error": type(error).__name__}, Lane.STATE))
+    def fault(self, part: str, error: Exception) -> None:
+        """Record what went wrong inside of us."""
+        log.error("fault", part=part, error=type(error).__name__, exc_info=error)
+        self.report(Draft("agent.fault", part, {"error": type(error).__name__}, Lane.STATE))
 
     # -- remembering ------------------------------------------------------------------------------
 
@@ -241,15 +226,9 @@ class App:
 
     def _restore(self) -> None:
         """Take up the state where the last run left it."""
-        records = self.journal.records
-        self.parcels = {
-            key.removeprefix(PARCEL): Parcel(**value)
-            for key, value in records.items()
-            if key.startswith(PARCEL)
-        }
-        self.state = Custody.load(records.get("custody"), held=len(self.parcels))
+        self.decider.restore()
         if isinstance(self.clock, SystemClock):
-            self.clock.remember_floor(records.get(FLOOR, 0))
+            self.clock.remember_floor(self.journal.records.get(FLOOR, 0))
 
     def _started(self) -> None:
         file = self.config.file
@@ -261,12 +240,12 @@ class App:
             "version": VERSION,
             "config": hashlib.sha256(file.model_dump_json().encode()).hexdigest(),
             "units": {unit.name: unit.spec.kind for unit in self.units.values()},
-            "held": len(self.parcels),
+            "held": len(self.decider.parcels),
             "roster_age_s": self.roster.age_s(self.clock.now()),
         }
         self.report(Draft("agent.started", file.device.id, data, Lane.STATE))
         log.info("started", device=file.device.id, units=len(self.units), entries=self.journal.last)
-        self._decide_on(Woken(at=self.clock.now(), started=True), {})
+        self.decider.start()
 
     def _journal_trouble(self, trouble: str | None) -> None:
         """A full disk: nothing is acknowledged until there is room again."""
@@ -282,12 +261,17 @@ class App:
     # -- readings in ------------------------------------------------------------------------------
 
     async def _deliver(self, unit: Unit, reading: Reading) -> None:
-        """From a unit's task. Waits while the inbox is full."""
+        """From a unit's task. Positions pass the inbox by: the newest replaces the one before."""
         now = self.clock.now()
         if isinstance(reading, Fix):
             self._moved(unit, reading, now)
         else:
-            await self._inbox.put(_Arrival(unit, reading, now))
+            await self.decider.deliver(unit, reading, now)
+
+    def units_changed(self) -> None:
+        """A unit has come or gone: the birth message says which are there."""
+        if self.uplink is not None:
+            self.uplink.announce()
 
     def _moved(self, unit: Unit, fix: Fix, now: Moment) -> None:
         utc_ns = self.position.agreed_utc_ns(fix, now)
@@ -326,113 +310,11 @@ class App:
             await self.journal.look_over(number)
             number = (number + 1) % (self.journal.last // TILE + 1)
 
-    # -- decisions --------------------------------------------------------------------------------
-
-    async def _decide(self) -> None:
-        while True:
-            self._take(await self._inbox.get())
-            await self.performer.room()
-
-    def _take(self, item: "_Arrival | Woken | asyncio.Future[None]") -> None:
-        if isinstance(item, asyncio.Future):
-            if not item.done():
-                item.set_result(None)
-            return
-        try:
-            if isinstance(item, Woken):
-                self._decide_on(item, {})
-            else:
-                self._interpret(item)
-        except Exception as error:
-            # One event that we cannot digest must not stop the ones behind it.
-            self._fault("decider", error)
-
-    def _interpret(self, arrival: _Arrival) -> None:
-        unit, reading = arrival.unit, arrival.reading
-        match reading:
-            case Scanned() | TagArrived() | FingerCompared():
-                spec, login = unit.spec, self.state.login
-                taken = self.intake.take(
-                    spec.name, spec.kind, spec.role, reading, arrival.at, login, self.journal.records
-                )
-                if taken is None:
-                    said = {"reading": type(reading).__name__}
-                    self.report(Draft("identity.ignored", unit.name, said, Lane.STATE))
-                else:
-                    event = taken.event
-                    if isinstance(event, LabelRead):
-                        event = replace(event, full=self.upkeep.full)
-                    self._decide_on(event, taken.records)
-            case FixLost():
-                self.position.lost(reading)
-                self.report(Draft("position.lost", unit.name, {"reason": reading.reason}, Lane.TELEMETRY))
-            case DeviceReady() | DeviceLost():
-                self._tell(unit, reading)
-                if self.uplink is not None:
-                    self.uplink.announce()
-            case _:
-                self._tell(unit, reading)
-
-    def _tell(self, unit: Unit, reading: Reading) -> None:
-        if (draft := told_by(unit, reading)) is not None:
-            self.report(draft)
-
-    def _decide_on(self, event: Event, counters: Mapping[str, Any]) -> None:
-        decision = self.workflow.decide(self.state, event, self.parcels)
-        entries = self.upkeep.sift(decision.entries)
-        records = {**counters, **self._changes(decision)}
-        done: asyncio.Future[None] | None = None
-        if entries or records:
-            stamp = self.position.stamp(event.at)
-            done = self.journal.append(entries, event.at, stamp, records)
-        self.state = decision.state
-        for label, parcel in decision.records.items():
-            if parcel is None:
-                self.parcels.pop(label, None)
-            else:
-                self.parcels[label] = parcel
-        if decision.orders:
-            answers_from = event.at if isinstance(event, FactorShown) else None
-            self.performer.later(done, decision.orders, answers_from)
-        self._wake_later()
-
-    def _changes(self, decision: Decision[Custody]) -> dict[str, Any]:
-        records: dict[str, Any] = {
-            PARCEL + label: None if parcel is None else asdict(parcel)
-            for label, parcel in decision.records.items()
-        }
-        state = decision.state.dump()
-        if state != self.journal.records.get("custody"):
-            records["custody"] = state
-        return records
-
-    def _wake_later(self) -> None:
-        """Have the workflow woken when the next thing expires. A timer that is early only asks again."""
-        wake_ns = self.workflow.wake_at(self.state)
-        if wake_ns is None or self._timer is not None:
-            return
-        loop = asyncio.get_running_loop()
-        left = max(0.0, (wake_ns - self.clock.now().mono_ns) / NS)
-        self._timer = loop.call_later(left, self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
-        try:
-            self._inbox.put_nowait(Woken(at=self.clock.now()))
-        except asyncio.QueueFull:
-            # Whatever fills the inbox will have time looked at as well.
-            self._wake_later()
-
-    async def _inbox_alive(self) -> None:
-        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._inbox.put(passed)
-        await passed
-
     # -- being asked ------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """What `postern status` shows. Nothing secret, nothing personal."""
-        uplink, session = self.uplink, self.state.session
+        uplink, duty = self.uplink, self.decider.state
         return {
             **self._birth(),
             "journal": {
@@ -444,7 +326,7 @@ class App:
             },
             "uplink": uplink
             and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},
-            "session": session and {"driver": session.driver, "held": self.state.held},
+            "session": duty.session and {"driver": duty.session.driver, "held": duty.held},
             "position": dict(self.position.stamp(self.clock.now())),
             "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
         }

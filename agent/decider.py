@@ -1,0 +1,215 @@
+"""One task owns the workflow's state and takes one event at a time.
+
+Readings come into a bounded inbox; a full inbox makes the units wait, so that their ports are not read and
+the kernel's flow control sees it. Each one is interpreted, decided on, and its entries, state and records
+handed to the journal without waiting; the performer gets the orders, and has them done after the commit.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from agent.clock import NS, Clock, Moment
+from agent.custody import Workflow
+from agent.duty import Custody
+from agent.intake import Intake
+from agent.journal import Journal
+from agent.performer import Performer
+from agent.position import Position
+from agent.units import Unit, told_by
+from agent.upkeep import Upkeep
+from agent.workflow import Decision, Draft, Event, FactorShown, LabelRead, Lane, Parcel, Woken
+from drivers.readings import DeviceLost, DeviceReady, FingerCompared, FixLost, Reading, Scanned, TagArrived
+
+INBOX = 256
+"""Readings that wait for the decider; over it the ports are not read."""
+PARCEL, CUSTODY = "parcel/", "custody"
+"""The journal's records of what the workflow knows."""
+
+
+class House(Protocol):
+    """What the decider needs of the app around it."""
+
+    def report(self, draft: Draft) -> object:
+        """Remember an entry that no workflow decides about."""
+        ...
+
+    def units_changed(self) -> None:
+        """A unit has come or gone."""
+        ...
+
+    def fault(self, part: str, error: Exception) -> None:
+        """Record what went wrong inside of us."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    unit: Unit
+    reading: Reading
+    at: Moment
+
+
+class Decider:
+    """Takes readings in turn, and knows what has come of them so far."""
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        intake: Intake,
+        journal: Journal,
+        performer: Performer,
+        *,
+        clock: Clock,
+        position: Position,
+        upkeep: Upkeep,
+        house: House,
+    ) -> None:
+        self.state = Custody()
+        self.parcels: dict[str, Parcel] = {}
+        self._workflow, self._intake = workflow, intake
+        self._journal, self._performer = journal, performer
+        self._clock, self._position, self._upkeep, self._house = clock, position, upkeep, house
+        self._inbox: asyncio.Queue[_Arrival | Woken | asyncio.Future[None]] = asyncio.Queue(INBOX)
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Take up the state where the last run left it."""
+        records = self._journal.records
+        self.parcels = {
+            key.removeprefix(PARCEL): Parcel(**value)
+            for key, value in records.items()
+            if key.startswith(PARCEL)
+        }
+        self.state = Custody.load(records.get(CUSTODY), held=len(self.parcels))
+
+    def start(self) -> None:
+        """Let the workflow see that time has passed."""
+        self.decide_on(Woken(at=self._clock.now(), started=True))
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            self._take(await self._inbox.get())
+            await self._performer.room()
+
+    def finish(self) -> None:
+        """What was read is decided before the end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        while not self._inbox.empty():
+            self._take(self._inbox.get_nowait())
+
+    async def deliver(self, unit: Unit, reading: Reading, at: Moment) -> None:
+        """Waits while the inbox is full."""
+        await self._inbox.put(_Arrival(unit, reading, at))
+
+    async def alive(self) -> None:
+        """Done once everything that was in the inbox has been taken."""
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._inbox.put(passed)
+        await passed
+
+    # -- from readings to events ------------------------------------------------------------------
+
+    def _take(self, item: _Arrival | Woken | asyncio.Future[None]) -> None:
+        if isinstance(item, asyncio.Future):
+            if not item.done():
+                item.set_result(None)
+            return
+        try:
+            if isinstance(item, Woken):
+                self.decide_on(item)
+            else:
+                self._interpret(item)
+        except Exception as error:
+            # One event that we cannot digest must not stop the ones behind it.
+            self._house.fault("decider", error)
+
+    def _interpret(self, arrival: _Arrival) -> None:
+        unit, reading = arrival.unit, arrival.reading
+        match reading:
+            case Scanned() | TagArrived() | FingerCompared():
+                self._understand(unit, reading, arrival.at)
+            case FixLost():
+                self._position.lost(reading)
+                reason = {"reason": reading.reason}
+                self._house.report(Draft("position.lost", unit.name, reason, Lane.TELEMETRY))
+            case DeviceReady() | DeviceLost():
+                self._tell(unit, reading)
+                self._house.units_changed()
+            case _:
+                self._tell(unit, reading)
+
+    def _understand(self, unit: Unit, reading: Scanned | TagArrived | FingerCompared, at: Moment) -> None:
+        spec, login = unit.spec, self.state.login
+        taken = self._intake.take(spec.name, spec.kind, spec.role, reading, at, login, self._journal.records)
+        if taken is None:
+            said = {"reading": type(reading).__name__}
+            self._house.report(Draft("identity.ignored", unit.name, said, Lane.STATE))
+            return
+        event = taken.event
+        if isinstance(event, LabelRead):
+            event = replace(event, full=self._upkeep.full)
+        self.decide_on(event, taken.records)
+
+    def _tell(self, unit: Unit, reading: Reading) -> None:
+        if (draft := told_by(unit, reading)) is not None:
+            self._house.report(draft)
+
+    # -- decisions --------------------------------------------------------------------------------
+
+    def decide_on(self, event: Event, counters: Mapping[str, Any] | None = None) -> None:
+        """Decide, remember, and leave the orders to the performer; `counters` are committed with it."""
+        decision = self._workflow.decide(self.state, event, self.parcels)
+        entries = self._upkeep.sift(decision.entries)
+        records = {**(counters or {}), **self._changes(decision)}
+        done: asyncio.Future[None] | None = None
+        if entries or records:
+            stamp = self._position.stamp(event.at)
+            done = self._journal.append(entries, event.at, stamp, records)
+        self._become(decision)
+        if decision.orders:
+            answers_from = event.at if isinstance(event, FactorShown) else None
+            self._performer.later(done, decision.orders, answers_from)
+        self._wake_later()
+
+    def _changes(self, decision: Decision[Custody]) -> dict[str, Any]:
+        records: dict[str, Any] = {
+            PARCEL + label: None if parcel is None else asdict(parcel)
+            for label, parcel in decision.records.items()
+        }
+        state = decision.state.dump()
+        if state != self._journal.records.get(CUSTODY):
+            records[CUSTODY] = state
+        return records
+
+    def _become(self, decision: Decision[Custody]) -> None:
+        self.state = decision.state
+        for label, parcel in decision.records.items():
+            if parcel is None:
+                self.parcels.pop(label, None)
+            else:
+                self.parcels[label] = parcel
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _wake_later(self) -> None:
+        """Have the workflow woken when the next thing expires. A timer that is early only asks again."""
+        wake_ns = self._workflow.wake_at(self.state)
+        if wake_ns is None or self._timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        left = max(0.0, (wake_ns - self._clock.now().mono_ns) / NS)
+        self._timer = loop.call_later(left, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        try:
+            self._inbox.put_nowait(Woken(at=self._clock.now()))
+        except asyncio.QueueFull:
+            # Whatever fills the inbox will have time looked at as well.
+            self._wake_later()
