@@ -18,7 +18,7 @@ from agent.mistakes import ABSOLUTE, HOST, BadConfig, Mistake, dotted, reason, s
 from agent.mqtt import Server
 from agent.note import BadNote, VerifierKey
 from agent.retention import MIB, Limits
-from agent.roster import LEVELS
+from agent.roster import ENOUGH_ALONE, LEVELS
 from agent.units import UnitSpec
 from agent.workflow import Lane
 from drivers import KINDS, driver_for
@@ -30,8 +30,8 @@ FILE_LIMIT = 256 * 1024
 STATE_LIMIT = 90
 """Bytes of the state folder's path: a local socket in it may have a path of 107."""
 
-FactorKind = Literal["badge", "pin", "slot", "static"]
-Factors = Annotated[list[FactorKind], Field(min_length=2)]
+FactorKind = Literal["badge", "fido2", "pin", "slot", "static"]
+Factors = Annotated[list[FactorKind], Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0)]
 FilePath = Annotated[str, StringConstraints(pattern=ABSOLUTE)]
 
@@ -315,10 +315,12 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
         if file.custody.attended and not sets:
             yield Mistake(f"custody.{action}", "at least one set of factors", "none: nobody could ever do it")
         for at, factors in enumerate(sets):
+            best = max((LEVELS[kind] for kind in factors), default=0)
             # A badge can be cloned and a biometric below level 3 is never enough alone.
-            if len(set(factors)) < 2 or max(LEVELS[kind] for kind in factors) < 1:
+            if best < ENOUGH_ALONE and (len(set(factors)) < 2 or best < 1):
                 path = f"custody.{action}[{at}]"
-                yield Mistake(path, "two different factors, one of them more than a badge", str(factors))
+                expected = "two different factors, one of them more than a badge, or a fingerprint card"
+                yield Mistake(path, expected, str(factors))
     if len(file.device.state.encode()) > STATE_LIMIT:
         yield Mistake(
             "device.state", f"a path of at most {STATE_LIMIT} bytes", shown("state", file.device.state)

@@ -30,11 +30,14 @@ from agent.lockout import Burst, Tries, reader_failed, reader_may_try, subject_f
 from agent.workflow import Outcome, Verdict
 from drivers.readings import CompareResult, FingerCompared
 
-LEVELS = {"badge": 0, "pin": 1, "slot": 1, "static": 1}
+LEVELS = {"badge": 0, "pin": 1, "slot": 1, "static": 1, "fido2": 3}
 """Assurance of each kind of factor. A badge can be cloned: it says who, and proves nothing."""
+ENOUGH_ALONE = 3
+"""From this level on one factor is two: the card that is held, and the body that unlocks it."""
 
-PRESENTED = ("badge", "static", "pin")
-"""Kinds whose secret is presented to us. A slot is compared by the fingerprint module."""
+PRESENTED = ("badge", "static", "pin", "fido2")
+"""Kinds whose row is opened by what is presented to us: of a fingerprint card, the id of its credential. A
+slot is compared by the fingerprint module."""
 
 MIN_TOKEN_BITS = 128
 """A static token below this could be guessed."""
@@ -94,6 +97,8 @@ class Row:
     until: int | None = None
     """Seconds since 1970 UTC after which the row is void."""
     revoked: bool = False
+    public_key: str | None = None
+    """Of a fingerprint card: its COSE key, in base64url without padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,15 @@ class Roster:
         if row.kind == "static" and (bits := _bits(token)) < MIN_TOKEN_BITS:
             raise RosterError(f"expected a token of at least {MIN_TOKEN_BITS} bits, got at most {bits}")
         lookup, key, check = self.keys.derive(row.kind, token)
-        body = {"subject": row.subject, "finger": row.finger, "until": row.until, "revoked": row.revoked}
+        if (row.kind == "fido2") != (row.public_key is not None):
+            raise RosterError(f"expected a public key for fido2 and for nothing else, got {row.kind}")
+        body = {
+            "subject": row.subject,
+            "finger": row.finger,
+            "until": row.until,
+            "revoked": row.revoked,
+            "public_key": row.public_key,
+        }
         nonce = os.urandom(12)
         sealed = check + nonce + ChaCha20Poly1305(key).encrypt(nonce, json.dumps(body).encode(), lookup)
         with self._db:
@@ -224,7 +237,12 @@ class Roster:
             return None
         finger = (body["finger"][0], body["finger"][1]) if body["finger"] else None
         return Row(
-            subject=body["subject"], kind=kind, finger=finger, until=body["until"], revoked=body["revoked"]
+            subject=body["subject"],
+            kind=kind,
+            finger=finger,
+            until=body["until"],
+            revoked=body["revoked"],
+            public_key=body.get("public_key"),
         )
 
     def _granted(

@@ -83,7 +83,12 @@ class Outcome(StrEnum):
     NO_TRY = "no_try"
     """Nothing was compared: no finger in time, no usable image. Not held against anyone."""
     UNASKED = "unasked"
-    """A finger matched, but nobody who is proving who they are was asked for that one."""
+    """A finger matched, but nobody who is proving who they are was asked for that one; or a card signed for
+    something else than what is to be decided now."""
+    FORGED = "forged"
+    """A card's answer that is not its key's signature over our question."""
+    CLONED = "cloned"
+    """A right signature whose counter has not grown: two cards hold this key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ class Verdict:
 
     outcome: Outcome
     kind: str
-    """`badge`, `pin`, `slot`, `static`."""
+    """`badge`, `fido2`, `pin`, `slot`, `static`."""
     subject: str | None = None
     """Reference of the driver the factor belongs to, where that is known."""
     level: int = 0
@@ -134,6 +139,16 @@ class FactorShown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CardShown:
+    """A fingerprint card has come into a reader's field and can be asked who holds it."""
+
+    unit: str
+    at: Moment
+    challenge: bytes = field(repr=False)
+    """32 random bytes made for this arrival."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlScanned:
     """A control code of the workflow's own sheet."""
 
@@ -159,4 +174,4 @@ class Woken:
     started: bool = False
 
 
-Event = LabelRead | FactorShown | ControlScanned | CodeEntered | Woken
+Event = LabelRead | FactorShown | CardShown | ControlScanned | CodeEntered | Woken

@@ -36,6 +36,8 @@ class TagArrived:
     rssi_dbm: int | None = None
     pc: int | None = None
     """Gen2 protocol-control word, where the reader gives it."""
+    applets: tuple[str, ...] = ()
+    """What the card said when it was asked for its FIDO applet: `U2F_V2` or `FIDO_2_0`; empty without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,50 @@ class FingerEnrolled:
     reason: str = ""
 
 
+class CardFailure(StrEnum):
+    """Why a fingerprint card signed nothing."""
+
+    NO_FINGER = "no_finger"
+    """Nobody touched its sensor in time."""
+    WRONG_FINGER = "wrong_finger"
+    BLOCKED = "blocked"
+    """Too many wrong fingers: the card no longer tries."""
+    NO_CREDENTIAL = "no_credential"
+    """It holds nothing for this tenant, or no room for it."""
+    GONE = "gone"
+    """It left the field, or was not there any more."""
+    UNFIT = "unfit"
+    """It cannot verify its holder, or answered nonsense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardAsserted:
+    """A fingerprint card has verified its holder and signed: WebAuthn authenticator data and signature."""
+
+    credential_id: bytes = field(repr=False)
+    auth_data: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    """Over `auth_data` and the client data hash that was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialMade:
+    """A fingerprint card has made a discoverable credential."""
+
+    credential_id: bytes = field(repr=False)
+    public_key: bytes = field(repr=False)
+    """COSE key, as CBOR."""
+    aaguid: str
+    """Model of the card, as a UUID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFailed:
+    """A fingerprint card was asked for a signature or a credential and gave none."""
+
+    failure: CardFailure
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReady:
     """The unit is open and answers. Sent once after every (re)open."""
@@ -140,6 +186,9 @@ Reading = (
     | FixLost
     | FingerCompared
     | FingerEnrolled
+    | CardAsserted
+    | CredentialMade
+    | CardFailed
     | DeviceReady
     | DeviceLost
     | NoiseCounted
@@ -202,10 +251,48 @@ class DeleteFinger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AssertCard:
+    """Have the fingerprint card in the field verify its holder and sign `client_data_hash`.
+
+    Answered by `CardAsserted` or `CardFailed`.
+    """
+
+    rp_id: str
+    """Whom the credential was made for (WebAuthn relying party id)."""
+    client_data_hash: bytes
+    within: float = 20.0
+    """Seconds the holder has to lay a finger on the card."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeCredential:
+    """Have the fingerprint card in the field make a discoverable credential for one person.
+
+    Answered by `CredentialMade` or `CardFailed`. A person's earlier credential on that card is replaced.
+    """
+
+    rp_id: str
+    client_data_hash: bytes
+    person: bytes = field(repr=False)
+    """WebAuthn user id: at most 64 bytes, and never a name."""
+    within: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetPower:
     """Transmit power of an RFID reader."""
 
     dbm: float
 
 
-Action = Signal | EnableScanning | Trigger | CompareFinger | EnrolFinger | DeleteFinger | SetPower
+Action = (
+    Signal
+    | EnableScanning
+    | Trigger
+    | CompareFinger
+    | EnrolFinger
+    | DeleteFinger
+    | AssertCard
+    | MakeCredential
+    | SetPower
+)
