@@ -66,6 +66,13 @@ def test_a_good_file_gives_units_ready_to_be_opened() -> None:
     ]
 
 
+def test_a_fingerprint_card_is_enough_alone() -> None:
+    """It is held, and it has matched its holder's finger: two factors in one."""
+    sets = '[["fido2"], ["badge", "slot"], ["badge", "pin"]]'
+    rules = parse(GOOD.replace("[unit.gun]", f"[custody]\nsession = {sets}\n[unit.gun]")).rules()
+    assert rules.session == (frozenset({"fido2"}), frozenset({"badge", "slot"}), frozenset({"badge", "pin"}))
+
+
 def test_the_least_file_is_good() -> None:
     config = parse('[device]\nid = "abc"\ntenant = "abc"\n[broker]\nhost = "localhost"\n')
     assert config.units == ()
@@ -140,12 +147,18 @@ def test_every_kind_can_be_configured_with_nothing_but_its_port(kind: str) -> No
             "[unit.gun]",
             '[custody]\nsession = [["badge", "badge"]]\n[unit.gun]',
             "custody.session[0]: expected two different factors, one of them more than a badge, "
-            "got ['badge', 'badge']",
+            "or a fingerprint card, got ['badge', 'badge']",
+        ),
+        (
+            "[unit.gun]",
+            '[custody]\nhandover = [["slot"]]\n[unit.gun]',
+            "custody.handover[0]: expected two different factors, one of them more than a badge, "
+            "or a fingerprint card, got ['slot']",
         ),
         (
             "[unit.gun]",
             '[custody]\nhandover = [["badge", "face"]]\n[unit.gun]',
-            "custody.handover[0][1]: expected 'badge', 'pin', 'slot' or 'static', got 'face'",
+            "custody.handover[0][1]: expected 'badge', 'fido2', 'pin', 'slot' or 'static', got 'face'",
         ),
         (
             "[unit.gun]",

@@ -207,10 +207,19 @@ def test_a_token_that_cannot_hold_128_bits_is_not_taken(door: Door, token: bytes
         door.roster.put(row, token, as_of=NOON)
 
 
-@pytest.mark.parametrize("kind", ["slot", "fido2", ""])
+@pytest.mark.parametrize("kind", ["slot", "face", ""])
 def test_a_row_is_sealed_only_under_what_can_be_presented(door: Door, kind: str) -> None:
     with pytest.raises(RosterError, match="expected one of badge, static, pin"):
         door.roster.put(Row(subject=ANNA, kind=kind), TOKEN, as_of=NOON)
+
+
+@pytest.mark.parametrize(("kind", "public_key"), [("fido2", None), ("badge", "pQEC"), ("pin", "")])
+def test_a_public_key_belongs_to_a_fingerprint_card_and_to_nothing_else(
+    door: Door, kind: str, public_key: str | None
+) -> None:
+    row = Row(subject=ANNA, kind=kind, public_key=public_key)
+    with pytest.raises(RosterError, match=f"expected a public key for fido2 .* got {kind}"):
+        door.roster.put(row, bytes(32), as_of=NOON)
 
 
 def test_a_row_put_again_replaces_the_one_before(door: Door) -> None:
