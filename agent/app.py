@@ -28,6 +28,7 @@ from agent.journal import SALVAGE, Journal
 from agent.ledger import TILE
 from agent.performer import Performer
 from agent.position import Position
+from agent.receipts import ROLLED_BACK
 from agent.rescue import Rescue, examine, told, unfinished
 from agent.roster import Keys, Roster
 from agent.units import Unit
@@ -323,6 +324,7 @@ class App:
                 "trouble": self._trouble,
                 "used": self.journal.used,
                 "level": self.upkeep.level.name.lower(),
+                "rolled_back": self.journal.records.get(ROLLED_BACK),
             },
             "uplink": uplink
             and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},

@@ -10,8 +10,8 @@ import structlog
 
 from agent.journal import Journal
 from agent.mqtt import Connection, ConnectionLost
-from agent.note import VerifierKey
-from agent.receipts import RECORD, Reason, Refused, accept, open_receipt
+from agent.note import Checkpoint, VerifierKey
+from agent.receipts import RECORD, ROLLED_BACK, Reason, Refused, accept, open_receipt, rolled_back
 from agent.workflow import Draft, Lane
 
 log = structlog.get_logger("downlink")
@@ -64,18 +64,34 @@ class Downlink:
         notary = self._journal.notary
         if notary is None:
             return False
+        checkpoint: Checkpoint | None = None
         try:
             checkpoint = open_receipt(raw, notary.verifier, self._fleet)
-            signed = await self._journal.checkpoint_at(checkpoint.size)
-            receipt = accept(checkpoint, signed, self._journal.records.get(RECORD))
+            own = await self._journal.root_at(checkpoint.size)
+            receipt = accept(checkpoint, own, self._journal.records.get(RECORD))
         except Refused as refused:
             self._tell(refused)
+            if checkpoint is not None and refused.reason is Reason.NOT_SIGNED_HERE:
+                await self._remember_rollback(checkpoint)
             return False
         if receipt is None:
             return False
         log.info("receipt", size=receipt.size)
         self._journal.ride({RECORD: receipt.record()})
         return True
+
+    async def _remember_rollback(self, cosigned: Checkpoint) -> None:
+        """Once for a journal. What it is now is signed, so that the fleet has proof of both."""
+        known = self._journal.records.get(ROLLED_BACK)
+        if known is not None and known["origin"] == cosigned.origin:
+            return
+        found = rolled_back(cosigned, self._journal.last)
+        log.error("journal is an older copy", size=found["size"], cosigned=found["cosigned"])
+        # It rides on the entry that says so: one transaction.
+        self._journal.ride({ROLLED_BACK: found})
+        self._report(Draft("journal.rolled_back", self._device, found))
+        await self._journal.save()
+        self._journal.checkpoint()
 
     def _tell(self, refused: Refused) -> None:
         """An entry for each reason and connection: a flood of forgeries must not fill the journal."""

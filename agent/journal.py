@@ -156,6 +156,12 @@ class Journal:
         """Up to where entries have been read: they may be on their way. None while some are being read."""
         return None if self._reading else self._handed
 
+    async def root_at(self, size: int) -> bytes | None:
+        """The root of the first `size` entries, pruned ones among them; None while there are fewer."""
+        if size > self.last:
+            return None
+        return await self._writer.submit(lambda connection: store.root_at(connection, size), reads=True)
+
     async def checkpoint_at(self, size: int) -> bytes | None:
         """The note of the checkpoint that was signed at this size, if one is kept."""
         return await self._writer.submit(lambda connection: store.note_at(connection, size), reads=True)
@@ -313,6 +319,7 @@ class Journal:
             "subject": draft.subject,
             "time": rfc3339(at.utc_ns),
             "sequence": str(sequence),
+            "lane": draft.lane.name.lower(),
             "data": {**draft.data, "clock": clock, **position},
         }
         return sequence, draft.lane, compact(entry)

@@ -2,8 +2,10 @@
 
 A receipt is a checkpoint that this device has signed, with the fleet's signature added. It says that the
 fleet has everything up to that size, and so what may be pruned. The broker carries it and is believed
-nothing: a receipt counts only for a checkpoint that this journal itself has kept, and only ever for more
-than the last.
+nothing: a receipt counts only for what this journal itself holds, and only ever for more than the last.
+
+One for something else, with both signatures on it, is proof that the journal was put back to an older copy:
+this device has signed more than is here, or otherwise, and the fleet has seen it.
 """
 
 import base64
@@ -16,6 +18,9 @@ from agent.note import BadNote, Checkpoint, Note, VerifierKey, open_note
 
 RECORD = "receipt"
 """The journal's record of the last one."""
+ROLLED_BACK = "rolled_back"
+"""The record that says that this journal is an older copy: whoever grants rights must not, until the fleet
+says otherwise. Nothing here ever takes it back."""
 
 
 class Reason(StrEnum):
@@ -28,7 +33,7 @@ class Reason(StrEnum):
     NOT_COSIGNED = "not_cosigned"
     """No key of the fleet has signed it."""
     NOT_SIGNED_HERE = "not_signed_here"
-    """This journal holds no such checkpoint: forged with our key, or the journal is an old copy."""
+    """Signed with our key, and not what this journal holds: it is an old copy."""
     OLDER = "older"
 
 
@@ -53,6 +58,12 @@ class Receipt:
         return {"size": self.size, "root": base64.b64encode(self.root).decode()}
 
 
+def rolled_back(cosigned: Checkpoint, last: int) -> dict[str, Any]:
+    """What is remembered and told of a journal of `last` entries that once was another."""
+    root = base64.b64encode(cosigned.root).decode()
+    return {"origin": cosigned.origin, "size": last, "cosigned": cosigned.size, "root": root}
+
+
 def open_receipt(raw: bytes, device: VerifierKey, fleet: Collection[VerifierKey]) -> Checkpoint:
     """What both this device and the fleet have signed. Raises Refused."""
     try:
@@ -73,12 +84,13 @@ def open_receipt(raw: bytes, device: VerifierKey, fleet: Collection[VerifierKey]
     return checkpoint
 
 
-def accept(checkpoint: Checkpoint, signed: bytes | None, last: Mapping[str, Any] | None) -> Receipt | None:
+def accept(checkpoint: Checkpoint, own: bytes | None, last: Mapping[str, Any] | None) -> Receipt | None:
     """The receipt to remember; None for the one that is remembered already. Raises Refused.
 
-    `signed` is the note that the journal keeps for this size, `last` the record of the last receipt.
+    `own` is the root of as many entries of this journal, None while it has fewer; `last` the record of the
+    last receipt.
     """
-    if signed is None or Checkpoint.parse(Note.parse(signed).text) != checkpoint:
+    if own != checkpoint.root:
         raise Refused(
             Reason.NOT_SIGNED_HERE, f"expected a checkpoint of this journal, got size {checkpoint.size}"
         )

@@ -107,6 +107,14 @@ def _check_root(connection: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         raise ValueError(f"the first {checkpoint.size} entries are not those of the signed checkpoint")
 
 
+def root_at(connection: sqlite3.Connection, size: int) -> bytes:
+    """The root of the first `size` entries. Raises NotAsWritten where their hashes are not all there."""
+    try:
+        return _frontier(connection, size).root()
+    except ValueError as error:
+        raise NotAsWritten(f"the first {size} entries: {error}") from error
+
+
 def _frontier(connection: sqlite3.Connection, size: int) -> Frontier:
     def tiles(start: int, end: int) -> Sequence[bytes]:
         found = connection.execute(

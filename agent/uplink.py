@@ -9,7 +9,9 @@ that it cannot hold up the rest.
 
 import asyncio
 import gzip
+import json
 import random
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from agent.clock import mono_ns
 from agent.downlink import Downlink
 from agent.journal import SALVAGE, Journal, compact
+from agent.ledger import leaf_hash
 from agent.mqtt import Connection, ConnectionLost, Server, Will, publish_overhead
 from agent.note import VerifierKey
 from agent.refusals import TOO_LARGE, Again, Caution, Leave, PassOver
@@ -53,12 +56,16 @@ log = structlog.get_logger("uplink")
 class Batch:
     """Entries that travel together: their sequences have no gaps."""
 
-    first: int
+    oldest: Stored
     last: int
     size: int
     """Bytes before compression."""
     sent: float
     acked: asyncio.Future[int]
+
+    @property
+    def first(self) -> int:
+        return self.oldest.sequence
 
     @property
     def entries(self) -> int:
@@ -235,7 +242,7 @@ class Uplink:
         if len(payload) > room:
             # Only when everything before it is acknowledged: the cursor must not overtake what flies.
             if alone:
-                self._pass_over(entries[0].sequence, len(entries[0].line), TOO_LARGE)
+                self._pass_over(entries[0], TOO_LARGE)
             return None
         if not connection.room:
             # Lost while reading or packing: nothing of this has been sent.
@@ -244,7 +251,7 @@ class Uplink:
         acked.add_done_callback(self._on_ack)
         total = sum(len(stored.line) for stored in entries)
         now = asyncio.get_running_loop().time()
-        return Batch(entries[0].sequence, entries[-1].sequence, total, now, acked)
+        return Batch(entries[0], entries[-1].sequence, total, now, acked)
 
     async def _send_salvaged(self, connection: Connection) -> None:
         """What a damaged journal still held, a batch at a time beside the rest; dropped when acknowledged."""
@@ -312,7 +319,7 @@ class Uplink:
             case Again(within):
                 await asyncio.sleep(self._rng.uniform(0, within))
             case PassOver():
-                self._pass_over(batch.first, batch.size, code)
+                self._pass_over(batch.oldest, code)
             case Leave():
                 raise ConnectionLost(f"the broker refuses this device's entries: {code:#04x}", code)
 
@@ -323,15 +330,23 @@ class Uplink:
         oldest, after = flying[0], asyncio.get_running_loop().time() - flying[0].sent
         verdict = self._caution.died(oldest.first, oldest.entries, len(flying), lost.code, after)
         if verdict == PassOver():
-            self._pass_over(oldest.first, oldest.size, lost.code)
+            self._pass_over(oldest.oldest, lost.code)
 
-    def _pass_over(self, sequence: int, size: int, code: int | None) -> None:
-        """Leave one entry behind, for the record: it stays in the journal and is named in another."""
-        reason = "connection_lost" if code is None else f"{code:#04x}"
-        data = {"sequence": str(sequence), "bytes": size, "reason": reason}
+    def _pass_over(self, left: Stored, code: int | None) -> None:
+        """Leave one entry behind, for the record: it stays in the journal and is named in another.
+
+        Its leaf hash goes with the name, so that the fleet can follow the tree over it.
+        """
+        data = {
+            "sequence": str(left.sequence),
+            "bytes": len(left.line),
+            "reason": "connection_lost" if code is None else f"{code:#04x}",
+            "lane": json.loads(left.line).get("lane"),
+            "leaf": b64encode(leaf_hash(left.line)).decode(),
+        }
         log.error("entry passed over", **data)
-        self._report(Draft("uplink.entry_passed_over", f"{self.journal.epoch}-{sequence}", data))
-        self._move_cursor(sequence)
+        self._report(Draft("uplink.entry_passed_over", f"{self.journal.epoch}-{left.sequence}", data))
+        self._move_cursor(left.sequence)
         self._wake.set()
 
     # -- state ------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ async def test_an_entry_is_one_cloud_event_on_one_line(tmp_path: Path) -> None:
             "subject": "sscc:1",
             "time": "2026-11-24T08:00:00.123456Z",
             "sequence": "1",
+            "lane": "custody",
             "data": {
                 "text": "a\nb\u2028c",
                 "clock": {"boot": "boot-1", "mono_ns": 5 * NS, "trust": "ntp", "error_s": 0.1},

@@ -15,7 +15,7 @@ from agent.journal import Journal
 from agent.ledger import EMPTY_ROOT
 from agent.mistakes import BadConfig
 from agent.note import Checkpoint, Note, SignerKey, VerifierKey, cosign, sign
-from agent.receipts import RECORD, Reason, Receipt, Refused, accept, open_receipt
+from agent.receipts import RECORD, ROLLED_BACK, Reason, Receipt, Refused, accept, open_receipt
 from agent.uplink import Uplink
 from agent.workflow import Draft
 from tests.brokers import BROKERS, AnyBroker, News, broker_of, connected, running, server
@@ -78,18 +78,18 @@ def test_what_is_no_receipt_for_this_journal_is_refused_by_name(raw: bytes, reas
 
 
 def test_a_receipt_counts_once_and_only_for_more_than_the_last() -> None:
-    signed = sign(checkpoint(64).text, DEVICE)
-    assert accept(checkpoint(64), signed, None) == Receipt(64, b"r" * 32)
-    assert accept(checkpoint(64), signed, {"size": 64, "root": ""}) is None
+    own = checkpoint(64).root
+    assert accept(checkpoint(64), own, None) == Receipt(64, b"r" * 32)
+    assert accept(checkpoint(64), own, {"size": 64, "root": ""}) is None
     with pytest.raises(Refused) as refused:
-        accept(checkpoint(64), signed, {"size": 65, "root": ""})
+        accept(checkpoint(64), own, {"size": 65, "root": ""})
     assert refused.value.reason is Reason.OLDER
 
 
-@pytest.mark.parametrize("signed", [None, sign(checkpoint(64, fill=b"q").text, DEVICE)])
-def test_a_checkpoint_that_the_journal_does_not_hold_is_none_of_its_own(signed: bytes | None) -> None:
+@pytest.mark.parametrize("own", [None, b"q" * 32])
+def test_a_checkpoint_of_other_entries_is_none_of_this_journal(own: bytes | None) -> None:
     with pytest.raises(Refused) as refused:
-        accept(checkpoint(64), signed, None)
+        accept(checkpoint(64), own, None)
     assert refused.value.reason is Reason.NOT_SIGNED_HERE
 
 
@@ -254,3 +254,70 @@ async def test_the_same_receipt_again_is_no_news(broker: AnyBroker, tmp_path: Pa
         await van.news.until(van.refusals)
         assert van.size == 10
         assert van.refusals() == [Reason.MALFORMED]
+
+
+# -- an older copy --------------------------------------------------------------------------------
+
+
+def of_another_life(van: Van, size: int, fill: bytes = b"r") -> bytes:
+    """What the fleet has cosigned, of entries that this journal does not hold."""
+    assert van.journal.notary is not None
+    return receipt(size, signer(van.journal.notary.verifier.name), fill=fill)
+
+
+def told_of_rollback(van: Van) -> list[Draft]:
+    return [each for each in van.reported if each.type == "journal.rolled_back"]
+
+
+@pytest.mark.parametrize("size", [5, 20, 5000])
+async def test_a_receipt_for_what_is_not_here_says_that_the_journal_is_an_older_copy(
+    broker: AnyBroker, tmp_path: Path, size: int
+) -> None:
+    async with van_at(broker.port, tmp_path) as van, fleet_at(broker.port) as say:
+        await van.scan(20)
+        for _ in range(3):
+            await say(of_another_life(van, size))
+        await say(b"the end")
+        await van.news.until(lambda: Reason.MALFORMED in van.refusals())
+        (told,) = told_of_rollback(van)
+        assert (told.data["size"], told.data["cosigned"]) == (20, size)
+        assert van.size == 0
+    async with van_at(broker.port, tmp_path) as again:
+        assert again.journal.records[ROLLED_BACK] == told.data
+
+
+async def test_nothing_that_lacks_one_of_both_signatures_suspends_a_device(
+    broker: AnyBroker, tmp_path: Path
+) -> None:
+    async with van_at(broker.port, tmp_path) as van, fleet_at(broker.port) as say:
+        await van.scan(20)
+        assert van.journal.notary is not None
+        origin = van.journal.notary.verifier.name
+        for forged in (
+            sign(checkpoint(5000, origin).text, signer(origin)),
+            sign(checkpoint(5000, origin).text, FLEET),
+            receipt(5000, signer(origin), fleet=STRANGER),
+            receipt(5000, signer(origin, b"x" * 32)),
+            receipt(5000, signer("test/van-0042/e0")),
+            of_another_life(van, 5000).replace(b"\n5000\n", b"\n5001\n"),
+        ):
+            await say(forged)
+        await say(cosign(await van.scan(1), FLEET))
+        await van.news.until(lambda: van.size == 21)
+        assert not told_of_rollback(van)
+        assert ROLLED_BACK not in van.journal.records
+
+
+async def test_an_old_receipt_whose_checkpoint_was_pruned_is_no_rollback(
+    broker: AnyBroker, tmp_path: Path
+) -> None:
+    async with van_at(broker.port, tmp_path) as van, fleet_at(broker.port) as say:
+        old = cosign(await van.scan(100), FLEET)
+        await say(cosign(await van.scan(200), FLEET))
+        await van.news.until(lambda: van.size == 300)
+        await van.journal.prune(0, range(1, 257))
+        assert await van.journal.checkpoint_at(100) is None
+        await say(old)
+        await van.news.until(van.refusals)
+        assert van.refusals() == [Reason.OLDER]
+        assert not told_of_rollback(van)

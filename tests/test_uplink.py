@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from agent import refusals
 from agent.clock import Moment
 from agent.fleet.collect import unpack
 from agent.journal import Journal
+from agent.ledger import leaf_hash
 from agent.mqtt import ConnectionLost
 from agent.refusals import Again, Caution, Leave, PassOver
 from agent.store import Stored
@@ -481,6 +483,10 @@ async def test_a_poison_entry_is_passed_over_and_holds_up_nobody(
         await fleet.news.until(lambda: len(set(fleet.sequences)) == 999)
         assert set(range(1, 1001)) - set(fleet.sequences) == {700}
         assert here.passed_over() == ["700"]
+        (told,) = here.types("uplink.entry_passed_over")
+        (left,) = await here.journal.read(699, entries=1, size=1)
+        assert told.data["leaf"] == b64encode(leaf_hash(left.line)).decode()
+        assert told.data["lane"] == "custody"
         assert len(here.types("uplink.connected")) == 1
 
 
