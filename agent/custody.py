@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.clock import NS, Moment, rfc3339
-from agent.duty import Custody, Handover, Login, Session
+from agent.clock import Moment, rfc3339
+from agent.duty import Custody, Handover
+from agent.session import FactorSets, Login, Session, Times, asking, at_work, lapse, over, show, wake_at
 from agent.workflow import (
     CodeEntered,
     ControlScanned,
@@ -24,43 +25,29 @@ from agent.workflow import (
     FactorShown,
     LabelRead,
     Lane,
-    Order,
-    Outcome,
     Parcel,
-    Verdict,
     Woken,
+    sound,
 )
-from drivers.readings import CompareFinger, Signal, Tone
-
-FactorSets = tuple[frozenset[str], ...]
+from drivers.readings import Tone
 
 TO = ("driver", "recipient", "locker")
 EXCEPTIONS = ("damaged", "refused", "absent", "wrong_address", "held")
 HELD_LIMIT = 5000
 """Parcels one device keeps track of; more than any van carries."""
 
-GRAIN = 0.1
-"""Part of the idle time to which activity is noted, so that the state is not written anew with every scan."""
-ANSWER_WITHIN = 0.9
-"""Part of the login's time that the finger has: its absence shall be told before the login lapses."""
-
 _PLACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 """A locker's or door's name on a control code; what is longer or otherwise would fill every entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(Times):
     """What the config says about custody. Durations in seconds."""
 
     session: FactorSets
     handover: FactorSets
     attended: bool = True
     """False for a gate or belt that nobody stands at: every scan is recorded as seen."""
-    idle: float = 300.0
-    """A session ends this long after its last activity, or up to a tenth sooner."""
-    longest: float = 1800.0
-    login: float = 30.0
-    """Time between one factor and the next."""
     window: float = 3.0
     """The same label on the same unit within this time is a duplicate."""
 
@@ -91,50 +78,25 @@ class Workflow:
             case CodeEntered():
                 return self._code(state, event, parcels)
             case Woken(started=True) if state.login:
-                policy = self._policy(state.receiving(state.login.subject))
-                return Decision(state=state, orders=self._asking(state.login, policy, event.at))
+                sets = self._sets(state.receiving(state.login.subject))
+                return Decision(state=state, orders=asking(state.login, sets, event.at, self.rules))
         # Woken: what had expired has been seen to.
         return Decision(state=state)
 
     def wake_at(self, state: Custody) -> int | None:
         """When the next thing expires, on the monotonic clock of the session's boot; None if nothing will."""
-        times = []
-        if state.login:
-            times.append(state.login.mono_ns + int(self.rules.login * NS))
-        if state.session:
-            times.append(self._ends(state.session)[0])
-        return min(times, default=None)
-
-    # -- time -------------------------------------------------------------------------------------
+        return wake_at(state, self.rules)
 
     def _expire(self, state: Custody, at: Moment) -> tuple[Custody, tuple[Draft, ...]]:
-        login, session = state.login, state.session
-        entries: tuple[Draft, ...] = ()
-        if login and (login.boot != at.boot or at.since(login.mono_ns) >= self.rules.login):
-            data = {"unit": login.unit, "factors": list(login.kinds)}
-            entries = (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)
-            state = replace(state, login=None)
-        if session is None:
+        state, entries = lapse(state, at, self.rules)
+        if state.session is None or (reason := over(state.session, at, self.rules)) is None:
             return state, entries
-        ends_ns, reason = self._ends(session)
-        if session.boot != at.boot:
-            # Nobody knows how long the power was off: the session is over, the handover is not.
-            reason = "reboot"
-        elif at.mono_ns < ends_ns:
-            return state, entries
-        state, closed = _closed(state, session, reason)
+        # The session is over, the handover is not.
+        state, closed = _closed(state, state.session, reason)
         return state, (*entries, closed)
 
-    def _ends(self, session: Session) -> tuple[int, str]:
-        idle = session.active_ns + int(self.rules.idle * NS)
-        longest = session.opened_ns + int(self.rules.longest * NS)
-        return (idle, "idle") if idle < longest else (longest, "too_long")
-
     def _at_work(self, state: Custody, session: Session, at: Moment) -> Custody:
-        """Put the end of the session off."""
-        if at.since(session.active_ns) < self.rules.idle * GRAIN:
-            return state
-        return replace(state, session=replace(session, active_ns=at.mono_ns))
+        return replace(state, session=at_work(session, at, self.rules))
 
     # -- labels -----------------------------------------------------------------------------------
 
@@ -183,54 +145,18 @@ class Workflow:
     # -- people -----------------------------------------------------------------------------------
 
     def _factor(self, state: Custody, event: FactorShown, parcels: _Parcels) -> Decision[Custody]:
-        verdict = event.verdict
-        if verdict.granted and verdict.kind == "slot" and not (state.login and state.login.awaits(verdict)):
-            verdict = replace(verdict, outcome=Outcome.UNASKED)
-        if not verdict.granted or verdict.subject is None:
-            return Decision(
-                state=state,
-                entries=(_identity("identity.refused", event.unit, verdict, Lane.CUSTODY),),
-                orders=(_tone(event.unit, Tone.BAD), *self._once_more(state.login, event)),
-            )
-        login = Login.after(state.login, verdict, verdict.subject, event.unit, event.at)
-        handover = state.receiving(login.subject)
-        policy = self._policy(handover)
-        if not any(wanted <= set(login.kinds) for wanted in policy):
-            return Decision(
-                state=replace(state, login=login),
-                entries=(_identity("identity.factor_shown", event.unit, verdict, Lane.STATE),),
-                orders=self._asking(login, policy, event.at),
-            )
+        handover = state.receiving(event.verdict.subject)
+        answer = show(state, event, self._sets(handover), self.rules)
+        if isinstance(answer, Decision):
+            return answer
         state = replace(state, login=None)
         if handover is None:
-            return self._open(state, event, login, parcels)
-        proof = {"kind": "driver", "ref": login.subject, "factors": list(login.kinds)}
+            return self._open(state, event, answer, parcels)
+        proof = {"kind": "driver", "ref": answer.subject, "factors": list(answer.kinds)}
         return self._hand_over(state, handover, event, parcels, proof)
 
-    def _policy(self, receiving: Handover | None) -> FactorSets:
+    def _sets(self, receiving: Handover | None) -> FactorSets:
         return self.rules.handover if receiving else self.rules.session
-
-    def _asking(self, login: Login, policy: FactorSets, at: Moment) -> tuple[Order, ...]:
-        """Ask for the rest: a tone where the last factor was shown, and the finger where one would do."""
-        tone = _tone(login.unit, Tone.ASK)
-        wanted = any("slot" in factors for factors in policy)
-        if login.finger is None or "slot" in login.kinds or not wanted:
-            return (tone,)
-        return tone, self._compare(login.finger, login, at)
-
-    def _once_more(self, login: Login | None, event: FactorShown) -> tuple[Order, ...]:
-        """A wrong finger may be followed by the right one, while the login lasts and no lock says no."""
-        verdict = event.verdict
-        if verdict.outcome is not Outcome.MISMATCH or verdict.kind != "slot":
-            return ()
-        if login is None or login.finger is None or verdict.subject != login.subject:
-            return ()
-        return (self._compare(login.finger, login, event.at),)
-
-    def _compare(self, finger: tuple[str, int], login: Login, at: Moment) -> Order:
-        module, slot = finger
-        left = self.rules.login - at.since(login.mono_ns)
-        return Order(module, CompareFinger(slot=slot, within=left * ANSWER_WITHIN))
 
     def _open(self, state: Custody, event: FactorShown, login: Login, parcels: _Parcels) -> Decision[Custody]:
         entries: tuple[Draft, ...] = ()
@@ -241,14 +167,6 @@ class Workflow:
         if state.handover and state.handover.driver != login.subject:
             state, abandoned, records = _abandon(state, parcels, "superseded")
             entries += abandoned
-        at = event.at
-        session = Session(
-            driver=login.subject,
-            kinds=login.kinds,
-            boot=at.boot,
-            opened_ns=at.mono_ns,
-            active_ns=at.mono_ns,
-        )
         data = {
             "unit": event.unit,
             "factors": list(login.kinds),
@@ -259,10 +177,10 @@ class Workflow:
             "held": state.held,
         }
         return Decision(
-            state=replace(state, session=session),
+            state=replace(state, session=Session.opened(login, event.at)),
             entries=(*entries, Draft("custody.session_opened", login.subject, data)),
             records=records,
-            orders=(_tone(event.unit, Tone.GOOD),),
+            orders=(sound(event.unit, Tone.GOOD),),
         )
 
     # -- the control sheet ------------------------------------------------------------------------
@@ -302,7 +220,7 @@ class Workflow:
         handover = state.handover
         if state.session is None or handover is None or handover.to != "recipient":
             draft = Draft("custody.code_refused", event.unit, {"reason": "not_expected"}, Lane.STATE)
-            return Decision(state=state, entries=(draft,), orders=(_tone(event.unit, Tone.BAD),))
+            return Decision(state=state, entries=(draft,), orders=(sound(event.unit, Tone.BAD),))
         state = self._at_work(state, state.session, event.at)
         proof = {"kind": "recipient", "evidence": "code", "code_digest": event.digest}
         return self._hand_over(state, handover, event, parcels, proof)
@@ -319,7 +237,7 @@ class Workflow:
         leaving = sorted(label for label, parcel in parcels.items() if parcel.offered)
         if not leaving:
             draft = Draft("custody.handover_refused", driver, {"unit": unit, "reason": "nothing_offered"})
-            return Decision(state=state, entries=(draft,), orders=(_tone(unit, Tone.BAD),))
+            return Decision(state=state, entries=(draft,), orders=(sound(unit, Tone.BAD),))
         data = {"unit": unit, "from": driver, "to": to, "of": len(leaving)}
         entries = [Draft("custody.handed_over", label, data) for label in leaving]
         closed = Draft("custody.handover_closed", driver, {"unit": unit, "to": to, "count": len(leaving)})
@@ -327,12 +245,8 @@ class Workflow:
             state=replace(state, handover=None, held=state.held - len(leaving)),
             entries=(*entries, closed),
             records=dict.fromkeys(leaving),
-            orders=(_tone(unit, Tone.GOOD),),
+            orders=(sound(unit, Tone.GOOD),),
         )
-
-
-def _tone(unit: str, tone: Tone) -> Order:
-    return Order(unit, Signal(tone=tone))
 
 
 def _accept(
@@ -344,18 +258,18 @@ def _accept(
 ) -> Decision[Custody]:
     draft = Draft(type_, event.label, {"unit": event.unit, **data, "scan": event.evidence})
     return Decision(
-        state=state, entries=(draft,), records=records or {}, orders=(_tone(event.unit, Tone.GOOD),)
+        state=state, entries=(draft,), records=records or {}, orders=(sound(event.unit, Tone.GOOD),)
     )
 
 
 def _refuse(state: Custody, event: LabelRead, reason: str, **why: Any) -> Decision[Custody]:
     data = {"unit": event.unit, "reason": reason, **why, "scan": event.evidence}
     draft = Draft("custody.refused", event.label, data)
-    return Decision(state=state, entries=(draft,), orders=(_tone(event.unit, Tone.BAD),))
+    return Decision(state=state, entries=(draft,), orders=(sound(event.unit, Tone.BAD),))
 
 
 def _done(state: Custody, event: ControlScanned, *entries: Draft) -> Decision[Custody]:
-    return Decision(state=state, entries=entries, orders=(_tone(event.unit, Tone.GOOD),))
+    return Decision(state=state, entries=entries, orders=(sound(event.unit, Tone.GOOD),))
 
 
 def _cancel(state: Custody, event: ControlScanned, driver: str, parcels: _Parcels) -> Decision[Custody]:
@@ -371,7 +285,7 @@ def _cancel(state: Custody, event: ControlScanned, driver: str, parcels: _Parcel
 def _refuse_control(state: Custody, event: ControlScanned, reason: str) -> Decision[Custody]:
     data = {"unit": event.unit, "control": ":".join(event.words)[:64], "reason": reason}
     draft = Draft("custody.control_refused", event.unit, data, Lane.STATE)
-    return Decision(state=state, entries=(draft,), orders=(_tone(event.unit, Tone.BAD),))
+    return Decision(state=state, entries=(draft,), orders=(sound(event.unit, Tone.BAD),))
 
 
 def _closed(state: Custody, session: Session, reason: str) -> tuple[Custody, Draft]:
@@ -392,16 +306,3 @@ def _abandon(
     data = {"to": state.handover.to, "reason": reason, "count": len(back)}
     draft = Draft("custody.handover_abandoned", state.handover.driver, data)
     return replace(state, handover=None), (draft,), back
-
-
-def _identity(type_: str, unit: str, verdict: Verdict, lane: Lane) -> Draft:
-    data = {
-        "unit": unit,
-        "kind": verdict.kind,
-        "outcome": verdict.outcome,
-        "subject_ref": verdict.subject,
-        "knowledge_age_s": verdict.age_s,
-    }
-    if verdict.reader_paused:
-        data["reader_paused"] = True
-    return Draft(type_, verdict.subject or unit, data, lane)

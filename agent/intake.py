@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 from agent.clock import Moment
-from agent.duty import Login
 from agent.labels import Confidence, Label, read_epc, read_label
 from agent.roster import Roster
+from agent.session import Login
 from agent.workflow import CodeEntered, ControlScanned, Event, FactorShown, LabelRead
 from drivers.readings import FingerCompared, Scanned, TagArrived
 

@@ -11,7 +11,7 @@ from enum import IntEnum, StrEnum
 from typing import Any, Generic, TypeVar
 
 from agent.clock import Moment
-from drivers.readings import Action
+from drivers.readings import Action, Signal, Tone
 
 S = TypeVar("S")
 
@@ -43,6 +43,11 @@ class Order:
 
     unit: str
     action: Action
+
+
+def sound(unit: str, tone: Tone) -> Order:
+    """A tone where somebody waits for it."""
+    return Order(unit, Signal(tone=tone))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

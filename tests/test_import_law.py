@@ -26,10 +26,11 @@ MODULES = {
     "agent/__init__.py": set[str](),
     "agent/clock.py": set[str](),
     "agent/workflow.py": {"agent.clock", "drivers.readings"},
-    "agent/duty.py": {"agent.clock", "agent.workflow"},
+    "agent/session.py": {"agent.clock", "agent.workflow", "drivers.readings"},
+    "agent/duty.py": {"agent.session"},
     "agent/lockout.py": {"agent.clock"},
     "agent/position.py": {"agent.clock", "drivers.readings"},
-    "agent/custody.py": {"agent.clock", "agent.duty", "agent.workflow", "drivers.readings"},
+    "agent/custody.py": {"agent.clock", "agent.duty", "agent.session", "agent.workflow", "drivers.readings"},
 }
 """What the quiet rooms may import of ours, and no more."""
 

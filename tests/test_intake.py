@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agent.clock import Moment
-from agent.duty import Login
 from agent.intake import ROLES, SEEN_LIMIT, Intake, Role, Taken
 from agent.roster import Keys, Roster, Row, pin_token
+from agent.session import Login
 from agent.workflow import CodeEntered, ControlScanned, Event, FactorShown, LabelRead, Outcome
 from drivers import KINDS
 from drivers.readings import CompareResult, FingerCompared, Scanned, TagArrived
