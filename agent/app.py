@@ -30,7 +30,8 @@ from agent.performer import Performer
 from agent.position import Position
 from agent.receipts import ROLLED_BACK
 from agent.rescue import Rescue, examine, told, unfinished
-from agent.roster import Keys, Roster
+from agent.roster import Roster
+from agent.rows import Keys
 from agent.units import Unit
 from agent.upkeep import Upkeep
 from agent.uplink import Uplink

@@ -259,7 +259,8 @@ def _roster_forget(given: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _roster(state: Path) -> Iterator[Any]:
     from agent.keyfile import BadKeyFile
-    from agent.roster import Keys, Roster, RosterError
+    from agent.roster import Roster, RosterError
+    from agent.rows import Keys
 
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)

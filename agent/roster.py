@@ -1,32 +1,18 @@
 """Who holds this credential? The identity cache, and the only room that sees what a person presented.
 
-A row opens only by presentation: the presented secret itself yields the row's lookup id, its key and a
-check value, so that the file alone names nobody.
-
-    v = HMAC-SHA256(K_epoch, kind || SHA256(token))
-    HMAC-SHA512(P_device, v) = lookup id (16 bytes) || ChaCha20-Poly1305 key (32) || check value (16)
-
-The rows live in a file of their own and are read on the loop; counters that must never roll back live with
-the journal's records. A verdict is pure data; what it changes comes back beside it and is committed with
-the entry that tells of it.
+The rows are sealed (`agent.rows`): what the fleet's roster says comes first, then what was added here.
+Counters that must never roll back live with the journal's records. A verdict is pure data; what it changes
+comes back beside it and is committed with the entry that tells of it.
 """
 
-import hashlib
-import hmac
-import json
-import os
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
-from agent import keyfile
 from agent.clock import NS, Moment
 from agent.lockout import Burst, Tries, reader_failed, reader_may_try, subject_failed, subject_may_try
+from agent.rows import LOCAL, Keys, Rows
 from agent.workflow import Outcome, Verdict
 from drivers.readings import CompareResult, FingerCompared
 
@@ -49,40 +35,12 @@ _ALPHABETS = (
 )
 """Bits that a character can hold at most, by the smallest alphabet that the whole token keeps to."""
 
-_TABLE = "CREATE TABLE IF NOT EXISTS row (id BLOB PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID"
-_ABOUT = "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID"
+BUNDLE = "roster"
+"""The fleet's rows, by the name of the bundle that brings them."""
 
 
 class RosterError(Exception):
     """A roster operation that makes no sense, in words for the operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The two secrets that rows are sealed under. Losing either closes every row for good."""
-
-    device: bytes
-    """P_device, the pepper: never leaves this device."""
-    epoch: bytes
-    """K_epoch: shared by the devices of one scope until it is rotated."""
-
-    def __repr__(self) -> str:
-        return "Keys(...)"
-
-    @classmethod
-    def load(cls, folder: Path) -> "Keys":
-        """Read the key files, made where they do not exist yet. Raises BadKeyFile."""
-        return cls(keyfile.load(folder / "pepper"), keyfile.load(folder / "epoch"))
-
-    def derive(self, kind: str, token: bytes) -> tuple[bytes, bytes, bytes]:
-        """Lookup id, row key and check value of a presented secret."""
-        v = hmac.digest(self.epoch, kind.encode() + hashlib.sha256(token).digest(), "sha256")
-        okm = hmac.digest(self.device, v, "sha512")
-        return okm[:16], okm[16:48], okm[48:]
-
-    def digest(self, purpose: str, value: bytes) -> str:
-        """A short keyed digest, to tell equal values apart from different ones without keeping them."""
-        return hmac.digest(self.device, purpose.encode() + b"\0" + value, "sha256")[:8].hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +72,10 @@ class Roster:
 
     def __init__(self, path: Path, keys: Keys) -> None:
         self.keys = keys
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA secure_delete=ON")  # A row that was deleted is not to be found in the file.
-        self._db.execute(_TABLE)
-        self._db.execute(_ABOUT)
-        path.chmod(0o600)
+        self.rows = Rows(path, keys)
 
     def close(self) -> None:
-        self._db.close()
+        self.rows.close()
 
     # -- provisioning -----------------------------------------------------------------------------
 
@@ -132,7 +85,6 @@ class Roster:
             raise RosterError(f"expected one of {', '.join(PRESENTED)}, got {row.kind!r}")
         if row.kind == "static" and (bits := _bits(token)) < MIN_TOKEN_BITS:
             raise RosterError(f"expected a token of at least {MIN_TOKEN_BITS} bits, got at most {bits}")
-        lookup, key, check = self.keys.derive(row.kind, token)
         if (row.kind == "fido2") != (row.public_key is not None):
             raise RosterError(f"expected a public key for fido2 and for nothing else, got {row.kind}")
         body = {
@@ -142,20 +94,14 @@ class Roster:
             "revoked": row.revoked,
             "public_key": row.public_key,
         }
-        nonce = os.urandom(12)
-        sealed = check + nonce + ChaCha20Poly1305(key).encrypt(nonce, json.dumps(body).encode(), lookup)
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("INSERT OR REPLACE INTO row VALUES (?, ?)", (lookup, sealed))
-            self._db.execute("INSERT OR REPLACE INTO about VALUES ('as_of', ?)", (as_of,))
+        self.rows.put(row.kind, token, {key: said for key, said in body.items() if said}, as_of=as_of)
 
     def forget(self, kind: str, token: bytes) -> bool:
-        """Delete the row this secret opens; False if there is none."""
-        lookup, _, _ = self.keys.derive(kind, token)
-        return self._db.execute("DELETE FROM row WHERE id = ?", (lookup,)).rowcount > 0
+        """Delete the row this secret opens, if it was added here; False if there is none."""
+        return self.rows.forget(kind, token)
 
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM row").fetchone()[0])
+        return len(self.rows)
 
     # -- judging ----------------------------------------------------------------------------------
 
@@ -207,8 +153,8 @@ class Roster:
 
     def age_s(self, now: Moment) -> float | None:
         """Seconds since the rows were last known to be right; None for an empty roster."""
-        found = self._db.execute("SELECT value FROM about WHERE key = 'as_of'").fetchone()
-        return None if found is None else max(0.0, now.utc_ns / NS - found[0])
+        known = [as_of for as_of in map(self.rows.as_of, (BUNDLE, LOCAL)) if as_of is not None]
+        return max(0.0, now.utc_ns / NS - max(known)) if known else None
 
     def _listening(self, reader: str, now: Moment, records: Mapping[str, Any]) -> bool:
         return reader_may_try(_burst(records, reader), now)
@@ -226,22 +172,16 @@ class Roster:
         return row if row and row.subject == claim else None, claim
 
     def _open(self, kind: str, token: bytes) -> Row | None:
-        lookup, key, check = self.keys.derive(kind, token)
-        found = self._db.execute("SELECT sealed FROM row WHERE id = ?", (lookup,)).fetchone()
-        if found is None or not hmac.compare_digest(found[0][:16], check):
+        body = self.rows.open(BUNDLE, kind, token) or self.rows.open(LOCAL, kind, token)
+        if body is None:
             return None
-        sealed = found[0]
-        try:
-            body = json.loads(ChaCha20Poly1305(key).decrypt(sealed[16:28], sealed[28:], lookup))
-        except InvalidTag:
-            return None
-        finger = (body["finger"][0], body["finger"][1]) if body["finger"] else None
+        finger = body.get("finger")
         return Row(
             subject=body["subject"],
             kind=kind,
-            finger=finger,
-            until=body["until"],
-            revoked=body["revoked"],
+            finger=(finger[0], finger[1]) if finger else None,
+            until=body.get("until"),
+            revoked=body.get("revoked", False),
             public_key=body.get("public_key"),
         )
 

@@ -8,7 +8,8 @@ import pytest
 
 from agent.clock import Moment
 from agent.intake import ROLES, SEEN_LIMIT, Intake, Role, Taken
-from agent.roster import Keys, Roster, Row, pin_token
+from agent.roster import Roster, Row, pin_token
+from agent.rows import Keys
 from agent.session import Login
 from agent.workflow import CodeEntered, ControlScanned, Event, FactorShown, LabelRead, Outcome
 from drivers import KINDS

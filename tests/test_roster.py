@@ -12,7 +12,8 @@ import pytest
 from agent.clock import NS, Moment, Trust
 from agent.keyfile import BadKeyFile
 from agent.lockout import BURST, FREE_TRIES, LAST_TRY
-from agent.roster import Keys, Roster, RosterError, Row, pin_token
+from agent.roster import Roster, RosterError, Row, pin_token
+from agent.rows import Keys
 from agent.workflow import Outcome, Verdict
 from drivers.readings import CompareResult, FingerCompared
 from tests.moments import NOON_NS, moment
@@ -284,9 +285,11 @@ def test_with_the_keys_alone_no_row_opens(door: Door, path: Path) -> None:
 def test_a_row_that_was_tampered_with_does_not_open(door: Door, path: Path, at: int) -> None:
     lookup = KEYS.derive("badge", ANNAS_BADGE)[0]
     with sqlite3.connect(path) as connection:
-        sealed = bytearray(connection.execute("SELECT sealed FROM row WHERE id = ?", (lookup,)).fetchone()[0])
+        sealed = bytearray(
+            connection.execute("SELECT sealed FROM sealed WHERE id = ?", (lookup,)).fetchone()[0]
+        )
         sealed[at] ^= 1
-        connection.execute("UPDATE row SET sealed = ? WHERE id = ?", (bytes(sealed), lookup))
+        connection.execute("UPDATE sealed SET sealed = ? WHERE id = ?", (bytes(sealed), lookup))
     connection.close()
     assert door.present("badge", ANNAS_BADGE).outcome is Outcome.UNKNOWN
 
@@ -294,8 +297,8 @@ def test_a_row_that_was_tampered_with_does_not_open(door: Door, path: Path, at: 
 def test_a_row_moved_to_another_badge_does_not_open(door: Door, path: Path) -> None:
     annas, boris = (KEYS.derive("badge", token)[0] for token in (ANNAS_BADGE, BORIS_BADGE))
     with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM row WHERE id = ?", (boris,))
-        connection.execute("UPDATE row SET id = ? WHERE id = ?", (boris, annas))
+        connection.execute("DELETE FROM sealed WHERE id = ?", (boris,))
+        connection.execute("UPDATE sealed SET id = ? WHERE id = ?", (boris, annas))
     connection.close()
     assert not door.present("badge", BORIS_BADGE).granted
 

@@ -9,12 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.clock import NS, SystemClock
-from agent.roster import Keys, Roster, Row
+from agent.roster import Roster, Row
+from agent.rows import Keys
 from tests.bench.figures import Broken, Figure, Missing, Target, percentile
 from tests.bench.sizes import Sizes
 
 FULL_ROWS = 100_000
 SHARED_MEMORY = Path("/dev/shm")
+_FETCH = "SELECT sealed FROM sealed WHERE generation = 0 AND bucket = 0 AND id = ?"
 
 
 def token(number: int) -> bytes:
@@ -74,7 +76,9 @@ def _judged(roster: Roster, number: int) -> float:
 
 def _fetched(plain: sqlite3.Connection, key: bytes) -> float:
     began = time.perf_counter()
-    found = plain.execute("SELECT sealed FROM row WHERE id = ?", (key,)).fetchone()
+    found = plain.execute(
+        "SELECT sealed FROM sealed WHERE generation = 0 AND bucket = 0 AND id = ?", (key,)
+    ).fetchone()
     took = time.perf_counter() - began
     if found is None:
         raise Broken("a row that was put there is not there")

@@ -1,0 +1,362 @@
+"""The sealed rows of this device: those that bundles brought, and those that were added here.
+
+A row opens only by presentation: the presented secret itself yields the row's lookup id, its key and a
+check value, so that the file alone names nobody.
+
+    v = HMAC-SHA256(K_epoch, kind || SHA256(token))
+    HMAC-SHA512(P_device, v) = lookup id (16 bytes) || ChaCha20-Poly1305 key (32) || check value (16)
+
+Rows lie by bundle, bucket and lookup id. All buckets that were sealed under one epoch key, for one number
+of buckets, are a *generation* of their bundle. A new page takes the place of its bucket at once; a new
+generation is filled beside the one in force and takes its place when it is whole. The fleet's epoch keys
+stand here as well, sealed under the pepper, and go with it.
+
+Reading is for the loop. Every change is one transaction on a connection of its own, and may be made in a
+thread.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from agent import keyfile
+
+LOCAL = "local"
+"""The bundle of the rows that were added on this device."""
+KEY_PAGE = -1
+"""The bucket of the page that brings an epoch key."""
+
+CHECK, NONCE = 16, 12
+BUSY_S = 5.0
+_LOCAL = 0
+"""The number of its only generation."""
+
+_SCHEMA = (
+    "CREATE TABLE generation (number INTEGER PRIMARY KEY, bundle TEXT NOT NULL, buckets INTEGER NOT NULL,"
+    " epoch BLOB, epoch_id INTEGER, current INTEGER NOT NULL, ver INTEGER, as_of INTEGER)",
+    "CREATE TABLE page (generation INTEGER, bucket INTEGER, ver INTEGER NOT NULL, sha256 BLOB NOT NULL,"
+    " rows INTEGER NOT NULL, PRIMARY KEY (generation, bucket)) WITHOUT ROWID",
+    "CREATE TABLE sealed (generation INTEGER, bucket INTEGER, id BLOB, sealed BLOB NOT NULL,"
+    " PRIMARY KEY (generation, bucket, id)) WITHOUT ROWID",
+    "INSERT INTO generation VALUES (0, 'local', 1, NULL, NULL, 1, NULL, NULL)",
+)
+_FROM_FIRST = (
+    "INSERT INTO sealed SELECT 0, 0, id, sealed FROM row",
+    "UPDATE generation SET as_of = (SELECT value FROM about WHERE key = 'as_of') WHERE number = 0",
+    "DROP TABLE row",
+    "DROP TABLE about",
+)
+"""From the first layout, which knew only rows that were added here."""
+
+
+class BadPage(Exception):
+    """What a page holds is not what it was to hold: expected and found, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The two secrets that rows are sealed under. Losing either closes every row for good."""
+
+    device: bytes
+    """P_device, the pepper: never leaves this device."""
+    epoch: bytes
+    """K_epoch of the rows that were added here."""
+
+    def __repr__(self) -> str:
+        return "Keys(...)"
+
+    @classmethod
+    def load(cls, folder: Path) -> "Keys":
+        """Read the key files, made where they do not exist yet. Raises BadKeyFile."""
+        return cls(keyfile.load(folder / "pepper"), keyfile.load(folder / "epoch"))
+
+    def derive(self, kind: str, token: bytes) -> tuple[bytes, bytes, bytes]:
+        """Lookup id, row key and check value of a secret presented to a row that was added here."""
+        return self.split(value_of(self.epoch, kind, token))
+
+    def split(self, value: bytes) -> tuple[bytes, bytes, bytes]:
+        """Lookup id, row key and check value, as this device alone derives them."""
+        okm = hmac.digest(self.device, value, "sha512")
+        return okm[:16], okm[16:48], okm[48:]
+
+    def digest(self, purpose: str, value: bytes) -> str:
+        """A short keyed digest, to tell equal values apart from different ones without keeping them."""
+        return hmac.digest(self.device, purpose.encode() + b"\0" + value, "sha256")[:8].hex()
+
+    def wrapping(self) -> ChaCha20Poly1305:
+        """What the fleet's epoch keys are sealed with."""
+        return ChaCha20Poly1305(hmac.digest(self.device, b"epoch keys", "sha512")[:32])
+
+
+def value_of(epoch: bytes, kind: str, token: bytes) -> bytes:
+    """`v`: what the fleet knows of a secret, and all that a page says of it."""
+    return hmac.digest(epoch, kind.encode() + hashlib.sha256(token).digest(), "sha256")
+
+
+def bucket_of(value: bytes, buckets: int) -> int:
+    """The top bits of the first two bytes; `buckets` is a power of two, at most 1024."""
+    return int.from_bytes(value[:2], "big") * buckets >> 16
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that is held: what was declared of it."""
+
+    ver: int
+    sha256: bytes
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """The rows of one bundle that share an epoch key and a number of buckets."""
+
+    number: int
+    buckets: int
+    epoch: bytes
+    ver: int | None
+    """Version of the bundle that it last was whole at; None while it never was."""
+    as_of: int | None
+    """Seconds since 1970 UTC of the knowledge in it."""
+
+    def __repr__(self) -> str:
+        return f"Generation({self.number}, ...)"
+
+
+class Rows:
+    """Owns the file."""
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.keys = keys
+        self._writer = _connect(path)
+        path.chmod(0o600)
+        self._prepare()
+        self._reader = _connect(path)
+        self._current: dict[str, Generation] = {}
+        self._look()
+        self._purge()
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    # -- by presentation --------------------------------------------------------------------------
+
+    def open(self, bundle: str, kind: str, token: bytes) -> dict[str, Any] | None:
+        """The body of the row that this secret opens, from what is in force of the bundle."""
+        generation = self._current.get(bundle)
+        if generation is None:
+            return None
+        value = value_of(generation.epoch, kind, token)
+        lookup, key, check = self.keys.split(value)
+        bucket = bucket_of(value, generation.buckets)
+        found = self._reader.execute(
+            "SELECT sealed FROM sealed WHERE generation = ? AND bucket = ? AND id = ?",
+            (generation.number, bucket, lookup),
+        ).fetchone()
+        if found is None or not hmac.compare_digest(found[0][:CHECK], check):
+            return None
+        nonce, sealed = found[0][CHECK : CHECK + NONCE], found[0][CHECK + NONCE :]
+        try:
+            body: dict[str, Any] = json.loads(ChaCha20Poly1305(key).decrypt(nonce, sealed, lookup))
+        except InvalidTag:
+            return None
+        return body
+
+    def as_of(self, bundle: str) -> int | None:
+        """Seconds since 1970 UTC of what is in force of the bundle; None where there is nothing."""
+        if bundle != LOCAL:
+            generation = self._current.get(bundle)
+            return None if generation is None else generation.as_of
+        # Another process may have added a row.
+        row = self._reader.execute("SELECT as_of FROM generation WHERE number = ?", (_LOCAL,)).fetchone()
+        return None if row is None or row[0] is None else int(row[0])
+
+    def __len__(self) -> int:
+        return int(self._reader.execute("SELECT count(*) FROM sealed").fetchone()[0])
+
+    # -- rows that are added here -----------------------------------------------------------------
+
+    def put(self, kind: str, token: bytes, body: Mapping[str, Any], *, as_of: int) -> None:
+        """Seal a row under the secret that opens it, in place of the one before."""
+        with self._change() as execute:
+            row = self._sealed(value_of(self.keys.epoch, kind, token), body)
+            execute("INSERT OR REPLACE INTO sealed VALUES (?, 0, ?, ?)", (_LOCAL, *row))
+            execute("UPDATE generation SET as_of = ? WHERE number = ?", (as_of, _LOCAL))
+
+    def forget(self, kind: str, token: bytes) -> bool:
+        """Delete the row that was added here and that this secret opens; False if there is none."""
+        lookup, _, _ = self.keys.derive(kind, token)
+        with self._change() as execute:
+            deleted = execute("DELETE FROM sealed WHERE generation = ? AND id = ?", (_LOCAL, lookup))
+            return bool(deleted.rowcount)
+
+    # -- rows that bundles bring ------------------------------------------------------------------
+
+    def current(self, bundle: str) -> Generation | None:
+        """What is in force of the bundle."""
+        return self._current.get(bundle)
+
+    def generation(self, bundle: str, buckets: int, key_page: bytes) -> Generation | None:
+        """The one whose epoch key came in the page of this hash, whether in force or being filled."""
+        row = self._writer.execute(_BY_KEY_PAGE, (KEY_PAGE, bundle, buckets, key_page)).fetchone()
+        return self._generation(row) if row else None
+
+    def begin(
+        self, bundle: str, buckets: int, key_page: Page, *, epoch_id: int, epoch_key: bytes
+    ) -> Generation:
+        """A generation to be filled beside the one in force; any other that was being filled is given up."""
+        with self._change() as execute:
+            execute("UPDATE generation SET bundle = '' WHERE bundle = ? AND current = 0", (bundle,))
+            nonce = os.urandom(NONCE)
+            wrapped = nonce + self.keys.wrapping().encrypt(nonce, epoch_key, bundle.encode())
+            number = execute(
+                "INSERT INTO generation VALUES (NULL, ?, ?, ?, ?, 0, NULL, NULL)",
+                (bundle, buckets, wrapped, epoch_id),
+            ).lastrowid
+            assert number is not None
+            execute(_PUT_PAGE, (number, KEY_PAGE, key_page.ver, key_page.sha256, 0))
+        self._purge()
+        return Generation(number=number, buckets=buckets, epoch=epoch_key, ver=None, as_of=None)
+
+    def pages(self, generation: Generation) -> dict[int, Page]:
+        """What is held, by bucket."""
+        found = self._writer.execute(
+            "SELECT bucket, ver, sha256, rows FROM page WHERE generation = ?", (generation.number,)
+        )
+        return {bucket: Page(*page) for bucket, *page in found}
+
+    def replace_bucket(
+        self,
+        generation: Generation,
+        bucket: int,
+        page: Page,
+        rows: Iterable[tuple[bytes, Mapping[str, Any]]],
+    ) -> None:
+        """All rows of a bucket, each `v` and body, with the page that brought them. Raises BadPage."""
+        with self._change() as execute:
+            execute(_EMPTY, (generation.number, bucket))
+            sealed = []
+            for value, body in rows:
+                if (found := bucket_of(value, generation.buckets)) != bucket:
+                    raise BadPage(f"expected rows of bucket {bucket}, got one of {found}")
+                sealed.append((generation.number, bucket, *self._sealed(value, body)))
+            sealed.sort()
+            if len({row[2] for row in sealed}) < len(sealed):
+                raise BadPage("expected a row once, got it twice")
+            self._writer.executemany("INSERT INTO sealed VALUES (?, ?, ?, ?)", sealed)
+            execute(_PUT_PAGE, (generation.number, bucket, page.ver, page.sha256, page.rows))
+
+    def keep_only(self, generation: Generation, buckets: Collection[int]) -> int:
+        """Delete the rows of buckets that no page stands for any more; how many buckets that were."""
+        gone = [bucket for bucket in self.pages(generation) if bucket not in buckets]
+        for bucket in gone:
+            with self._change() as execute:
+                execute(_EMPTY, (generation.number, bucket))
+                execute("DELETE FROM page WHERE generation = ? AND bucket = ?", (generation.number, bucket))
+        return len(gone)
+
+    def complete(self, bundle: str, generation: Generation, *, ver: int, as_of: int) -> None:
+        """The generation is whole: from now on it is what is in force, and the one before is deleted."""
+        with self._change() as execute:
+            others = "UPDATE generation SET bundle = '', current = 0 WHERE bundle = ? AND number != ?"
+            execute(others, (bundle, generation.number))
+            whole = "UPDATE generation SET current = 1, ver = ?, as_of = ? WHERE number = ?"
+            execute(whole, (ver, as_of, generation.number))
+        self._look()
+        self._purge()
+
+    def drop(self, bundle: str) -> None:
+        """Delete everything of a bundle, and its epoch keys."""
+        with self._change() as execute:
+            execute("UPDATE generation SET bundle = '', current = 0 WHERE bundle = ?", (bundle,))
+        self._look()
+        self._purge()
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        execute = self._writer.execute
+        tables = {name for (name,) in execute("SELECT name FROM sqlite_master")}
+        if "sealed" in tables:
+            return
+        # Given back to the file system when a generation is gone. Only an empty file can be told so.
+        execute("PRAGMA auto_vacuum=INCREMENTAL")
+        with self._change() as change:
+            for statement in (*_SCHEMA, *(_FROM_FIRST if "row" in tables else ())):
+                change(statement)
+
+    def _look(self) -> None:
+        """Who is in force; kept in memory, since only this object changes it."""
+        found = self._writer.execute(_IN_FORCE).fetchall()
+        self._current = {row[0]: self._generation(row) for row in found}
+
+    def _generation(self, row: Iterable[Any]) -> Generation:
+        bundle, number, buckets, epoch, ver, as_of = row
+        key = self.keys.epoch if epoch is None else self._unwrapped(epoch, bundle)
+        return Generation(number=number, buckets=buckets, epoch=key, ver=ver, as_of=as_of)
+
+    def _unwrapped(self, wrapped: bytes, bundle: str) -> bytes:
+        try:
+            return self.keys.wrapping().decrypt(wrapped[:NONCE], wrapped[NONCE:], bundle.encode())
+        except InvalidTag:
+            # Another pepper than the one that it was sealed under: no row opens, and none shall.
+            return os.urandom(32)
+
+    def _purge(self) -> None:
+        """Delete what was given up, a bucket at a time: nobody who reads has to wait for all of it."""
+        given_up = self._writer.execute("SELECT number FROM generation WHERE bundle = ''").fetchall()
+        for (number,) in given_up:
+            buckets = self._writer.execute("SELECT bucket FROM page WHERE generation = ?", (number,))
+            for (bucket,) in buckets.fetchall():
+                with self._change() as execute:
+                    execute(_EMPTY, (number, bucket))
+            with self._change() as execute:
+                execute("DELETE FROM page WHERE generation = ?", (number,))
+                execute("DELETE FROM generation WHERE number = ?", (number,))
+        if given_up:
+            # `execute` would take one step of it, and each step frees one page.
+            self._writer.executescript("PRAGMA incremental_vacuum")
+
+    def _sealed(self, value: bytes, body: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """Lookup id and sealed row."""
+        lookup, key, check = self.keys.split(value)
+        nonce, plain = os.urandom(NONCE), json.dumps(body, separators=(",", ":")).encode()
+        return lookup, check + nonce + ChaCha20Poly1305(key).encrypt(nonce, plain, lookup)
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Any]:
+        """Everything in it is in the file at its end, or nothing."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._writer.execute
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+
+
+_GENERATIONS = "SELECT bundle, number, buckets, epoch, generation.ver, as_of FROM generation"
+_IN_FORCE = _GENERATIONS + " WHERE current = 1"
+_BY_KEY_PAGE = _GENERATIONS + (
+    " JOIN page ON generation = number AND bucket = ? WHERE bundle = ? AND buckets = ? AND sha256 = ?"
+)
+_EMPTY = "DELETE FROM sealed WHERE generation = ? AND bucket = ?"
+_PUT_PAGE = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)"
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")  # A row that was deleted is not to be found in the file.
+    return connection
