@@ -314,7 +314,7 @@ class App:
 
     # -- being asked ------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
+    def status(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """What `postern status` shows. Nothing secret, nothing personal."""
         uplink, duty = self.uplink, self.decider.state
         return {

@@ -1,15 +1,16 @@
-"""The local socket: what `postern status` asks of a running agent.
+"""The local socket: what `postern status` and other commands ask of a running agent.
 
 The journal's file is open exclusively, so nobody else can read it: other programs of this machine ask here.
-One JSON object a line each way; the socket belongs to the agent's user alone. It has no authority: every
-question is one that changes nothing.
+One JSON object a line each way; the socket belongs to the agent's user alone. It can open nothing: a question
+changes nothing, or takes away (a wipe, a person forgotten), or hands over signed documents to be judged.
 """
 
 import asyncio
 import contextlib
+import inspect
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ SOCKET = "control.sock"
 LINE_LIMIT = 4096
 ANSWER_LIMIT = 1024 * 1024
 ANSWER_S = 5.0
+"""Longest to wait for a question, and for an answer that needs no work."""
+WORK_S = 60.0
+"""Longest to wait for an answer that does: a card may take its time to sync."""
 
-Answer = Callable[[], Mapping[str, Any]]
+Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+"""Takes the question with its arguments. Raises ValueError, in words for the operator, for a wrong one."""
 
 
 @asynccontextmanager
@@ -34,7 +39,9 @@ async def serve(path: Path, answers: Mapping[str, Answer]) -> AsyncIterator[None
         talks.add(task)
         try:
             async with asyncio.timeout(ANSWER_S):
-                writer.write(_answer(await reader.readline(), answers) + b"\n")
+                question = await reader.readline()
+            async with asyncio.timeout(WORK_S):
+                writer.write(await _answer(question, answers) + b"\n")
                 await _close(writer)
         except (TimeoutError, ValueError, ConnectionError):
             # Whoever asked is gone, too slow, or not one of ours.
@@ -60,12 +67,17 @@ async def serve(path: Path, answers: Mapping[str, Answer]) -> AsyncIterator[None
             path.unlink(missing_ok=True)
 
 
-def _answer(line: bytes, answers: Mapping[str, Answer]) -> bytes:
+async def _answer(line: bytes, answers: Mapping[str, Answer]) -> bytes:
     try:
-        answer = answers[json.loads(line)["ask"]]
+        question = json.loads(line)
+        answer = answers[question["ask"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return json.dumps({"error": f'expected {{"ask": one of {", ".join(answers)}}}'}).encode()
-    return json.dumps(dict(answer())).encode()
+    try:
+        said = answer(question)
+        return json.dumps(dict(await said if inspect.isawaitable(said) else said)).encode()
+    except ValueError as error:
+        return json.dumps({"error": str(error)}).encode()
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
@@ -74,16 +86,16 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def ask(path: Path, question: str) -> dict[str, Any]:
+async def ask(path: Path, question: str, **arguments: Any) -> dict[str, Any]:
     """Ask a running agent.
 
-    Raises OSError when none is there, TimeoutError when it does not answer, ValueError when it says what
-    cannot be understood.
+    Raises OSError when none is there, TimeoutError when it does not answer, ValueError when it refuses or
+    says what cannot be understood.
     """
-    async with asyncio.timeout(ANSWER_S):
+    async with asyncio.timeout(WORK_S if arguments else ANSWER_S):
         reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_LIMIT)
         try:
-            writer.write(json.dumps({"ask": question}).encode() + b"\n")
+            writer.write(json.dumps({"ask": question, **arguments}).encode() + b"\n")
             answer = json.loads(await reader.readline() or b"null")
         finally:
             await _close(writer)

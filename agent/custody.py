@@ -15,11 +15,24 @@ from typing import Any
 
 from agent.clock import Moment, rfc3339
 from agent.duty import Custody, Handover
-from agent.session import FactorSets, Login, Session, Times, asking, at_work, lapse, over, show, wake_at
+from agent.session import (
+    FactorSets,
+    Login,
+    Session,
+    Times,
+    asking,
+    at_work,
+    dismiss,
+    lapse,
+    over,
+    show,
+    wake_at,
+)
 from agent.workflow import (
     CodeEntered,
     ControlScanned,
     Decision,
+    Dismissed,
     Draft,
     Event,
     FactorShown,
@@ -77,6 +90,8 @@ class Workflow:
                 return self._control(state, event, parcels)
             case CodeEntered():
                 return self._code(state, event, parcels)
+            case Dismissed():
+                return _dismiss(state, event, parcels)
             case Woken(started=True) if state.login:
                 sets = self._sets(state.receiving(state.login.subject))
                 return Decision(state=state, orders=asking(state.login, sets, event.at, self.rules))
@@ -306,3 +321,21 @@ def _abandon(
     data = {"to": state.handover.to, "reason": reason, "count": len(back)}
     draft = Draft("custody.handover_abandoned", state.handover.driver, data)
     return replace(state, handover=None), (draft,), back
+
+
+def _dismiss(state: Custody, event: Dismissed, parcels: _Parcels) -> Decision[Custody]:
+    """End what they have begun; where they are forgotten, each parcel they hold is told of once more."""
+    state, entries = dismiss(state, event)
+    records: dict[str, Parcel | None] = {}
+    if state.session and event.concerns(state.session.driver):
+        state, closed = _closed(state, state.session, event.reason)
+        entries += (closed,)
+    if state.handover and event.concerns(state.handover.driver):
+        state, abandoned, records = _abandon(state, parcels, event.reason)
+        entries += abandoned
+    if event.forget:
+        gone = [label for label, parcel in parcels.items() if event.concerns(parcel.holder)]
+        records.update(dict.fromkeys(gone))
+        entries += tuple(Draft("custody.untracked", label, {"reason": event.reason}) for label in gone)
+        state = replace(state, held=state.held - len(gone))
+    return Decision(state=state, entries=entries, records=records)

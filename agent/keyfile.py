@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 SIZE = 32
+FRESH = ".new"
+"""What a file that is being written is called until it is whole."""
 
 
 class BadKeyFile(Exception):
@@ -14,7 +16,7 @@ def load(path: Path) -> bytes:
     """The secret in `path`, made and synced first where it does not exist. Raises BadKeyFile."""
     try:
         if not path.exists():
-            _make(path)
+            write(path, os.urandom(SIZE))
         secret = path.read_bytes()
     except OSError as error:
         raise BadKeyFile(f"{path}: {error.strerror}") from error
@@ -23,12 +25,17 @@ def load(path: Path) -> bytes:
     return secret
 
 
-def _make(path: Path) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Put a file in place whole or not at all, for its owner alone, and durably."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_name(path.name + FRESH)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(os.urandom(SIZE))
+        file.write(content)
         file.flush()
+        if os.geteuid() == 0:
+            # A command run by root in the agent's folder: the agent must be able to read what it left.
+            owner = path.parent.stat()
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         os.fsync(file.fileno())
     fresh.replace(path)
     sync_folder(path.parent)

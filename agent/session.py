@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 from agent.clock import NS, Moment
-from agent.workflow import Decision, Draft, FactorShown, Lane, Order, Outcome, Verdict, sound
+from agent.workflow import Decision, Dismissed, Draft, FactorShown, Lane, Order, Outcome, Verdict, sound
 from drivers.readings import CompareFinger, Tone
 
 FactorSets = tuple[frozenset[str], ...]
@@ -150,6 +150,15 @@ def over(session: Session, at: Moment, times: Times) -> str | None:
         return "reboot"  # Nobody knows how long the power was off.
     ends_ns, reason = _ends(session, times)
     return reason if at.mono_ns >= ends_ns else None
+
+
+def dismiss(state: S, event: Dismissed) -> tuple[S, tuple[Draft, ...]]:
+    """Drop the login of who may not be on duty any longer; what becomes of the session is the workflow's."""
+    login = state.login
+    if login is None or not event.concerns(login.subject):
+        return state, ()
+    data = {"unit": login.unit, "factors": list(login.kinds), "reason": event.reason}
+    return replace(state, login=None), (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)
 
 
 def at_work(session: Session, at: Moment, times: Times) -> Session:

@@ -179,4 +179,19 @@ class Woken:
     started: bool = False
 
 
-Event = LabelRead | FactorShown | CardShown | ControlScanned | CodeEntered | Woken
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dismissed:
+    """Nobody, or one driver, may be on duty here any longer."""
+
+    at: Moment
+    reason: str
+    subject: str | None = None
+    """Whose session, login and handover end; None: everybody's."""
+    forget: bool = False
+    """What they hold is not kept track of any longer either."""
+
+    def concerns(self, subject: str) -> bool:
+        return self.subject is None or self.subject == subject
+
+
+Event = LabelRead | FactorShown | CardShown | ControlScanned | CodeEntered | Woken | Dismissed

@@ -6,13 +6,25 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import control
 from agent.control import Answer, ask, serve
 
-ANSWERS: Mapping[str, Answer] = {"status": lambda: {"units": 2}, "big": lambda: {"x": "y" * 500_000}}
+
+async def _twice(question: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(question.get("number"), int):
+        raise ValueError("number: expected one")
+    return {"twice": 2 * question["number"]}
+
+
+ANSWERS: Mapping[str, Answer] = {
+    "status": lambda _: {"units": 2},
+    "big": lambda _: {"x": "y" * 500_000},
+    "twice": _twice,
+}
 
 
 async def raw(path: Path, line: bytes) -> object:
@@ -33,7 +45,7 @@ async def test_a_question_gets_its_answer(tmp_path: Path) -> None:
 
 async def test_an_unknown_question_is_told_the_known_ones(tmp_path: Path) -> None:
     async with serve(tmp_path / "s", ANSWERS):
-        with pytest.raises(ValueError, match="one of status, big"):
+        with pytest.raises(ValueError, match="one of status, big, twice"):
             await ask(tmp_path / "s", "secrets")
 
 
@@ -54,7 +66,7 @@ async def test_an_unknown_question_is_told_the_known_ones(tmp_path: Path) -> Non
 async def test_what_is_no_question_is_told_so(tmp_path: Path, line: bytes) -> None:
     async with serve(tmp_path / "s", ANSWERS):
         said = await raw(tmp_path / "s", line)
-        assert said == {"error": 'expected {"ask": one of status, big}'}
+        assert said == {"error": 'expected {"ask": one of status, big, twice}'}
         assert await ask(tmp_path / "s", "status") == {"units": 2}
 
 
@@ -140,3 +152,14 @@ async def test_an_agent_that_does_not_answer_is_given_up(
     async with somebody_else(tmp_path / "s", None):
         with pytest.raises(TimeoutError):
             await ask(tmp_path / "s", "status")
+
+
+async def test_a_question_may_have_arguments_and_take_work(tmp_path: Path) -> None:
+    async with serve(tmp_path / "s", ANSWERS):
+        assert await ask(tmp_path / "s", "twice", number=21) == {"twice": 42}
+
+
+async def test_a_question_that_is_refused_is_told_why(tmp_path: Path) -> None:
+    async with serve(tmp_path / "s", ANSWERS):
+        with pytest.raises(ValueError, match="number: expected one"):
+            await ask(tmp_path / "s", "twice", number="many")
