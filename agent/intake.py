@@ -41,6 +41,7 @@ class Role(StrEnum):
     KEYPAD = "keypad"
     POSITION = "position"
     FINGER = "finger"
+    DOORS = "doors"
 
 
 ROLES: Mapping[str, tuple[Role, ...]] = {

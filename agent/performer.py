@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.clock import NS, Clock, Moment
-from agent.units import Unit
-from agent.workflow import Draft, Lane, Order
-from drivers.readings import Signal
+from agent.units import Unit, outcome_of
+from agent.workflow import Draft, Order
+from drivers.readings import ActionDone, Signal
 
 UNCOMMITTED = 1024
 """Decisions that wait for their commit; over it the decider waits."""
@@ -75,8 +75,7 @@ class Performer:
         else:
             name, reason = order.unit, "" if isinstance(order.action, Signal) else "unknown_unit"
         if reason:
-            data = {"action": type(order.action).__name__, "reason": reason}
-            self._report(Draft("device.action_failed", name, data, Lane.TELEMETRY))
+            self._report(outcome_of(name, ActionDone(action=order.action, ok=False, reason=reason)))
 
     async def _next_on_grid(self, start: Moment) -> None:
         past_ns = (self._clock.now().mono_ns - start.mono_ns) % GRID_NS

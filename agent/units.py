@@ -19,18 +19,25 @@ from agent.clock import mono_ns
 from agent.intake import Role
 from agent.workflow import Draft, Lane
 from drivers import driver_for
-from drivers.base import ActionRefused, Driver, NoReply, Options
+from drivers.base import ActionRefused, Driver, NoReply, Options, Unconfirmed
 from drivers.port import Address, Port, PortGone, find, open_port
 from drivers.readings import (
     Action,
     ActionDone,
+    BoardChanged,
     CompareFinger,
+    ContentChanged,
     DeviceLost,
     DeviceReady,
+    DoorChanged,
+    DoorState,
     FingerEnrolled,
+    InputChanged,
     NoiseCounted,
+    OpenDoor,
     Reading,
     Signal,
+    SolenoidChanged,
     TagLeft,
 )
 
@@ -44,6 +51,8 @@ ORDERS = 64
 """Actions a unit keeps waiting; over it the newest is refused."""
 STALE_SIGNAL_S = 1.5
 """A tone this late would be taken for the answer to something else."""
+STALE_PULSE_S = 5.0
+"""A door that opens this late opens for nobody: who asked has given up, or gone."""
 LAST_WORDS_S = 1.0
 """Longest that a unit that is stopped waits for room to say what it still has to say."""
 
@@ -80,6 +89,8 @@ class Unit:
         self._doing: Action | None = None
         self._waiting: asyncio.Future[None] | None = None
         """A comparison that waits for a finger."""
+        self._pulse_waits = False
+        """One pulse is queued. A second would be for somebody who sees the first door open."""
         self._unsounded = 0
         """Tones that came too late or too many to be sounded."""
         self._told: DeviceLost | None = None
@@ -106,8 +117,11 @@ class Unit:
         if isinstance(action, CompareFinger) and self._waiting is not None:
             # One finger is asked for at a time: whoever was asked before has been overtaken.
             self._waiting.cancel()
+        if isinstance(action, OpenDoor) and self._pulse_waits:
+            return "busy"
         if not self._orders.full():
             self._orders.put_nowait((mono_ns(), action))
+            self._pulse_waits = self._pulse_waits or isinstance(action, OpenDoor)
             return ""
         if isinstance(action, Signal):
             # In a flood of scans nobody hears single tones; an entry for each would only feed the flood.
@@ -183,7 +197,8 @@ class Unit:
         await self._report_noise(driver)
         doing, self._doing = self._doing, None
         if doing is not None:
-            await self._emit(ActionDone(action=doing, ok=False, reason="outcome_unknown"))
+            await self._emit(ActionDone(action=doing, ok=False, reason="outcome_unknown", unknown=True))
+        self._pulse_waits = False
         while not self._orders.empty():
             _, action = self._orders.get_nowait()
             await self._emit(ActionDone(action=action, ok=False, reason="lost"))
@@ -204,16 +219,23 @@ class Unit:
     async def _perform(self, driver: Driver) -> None:
         while True:
             ordered_ns, action = await self._orders.get()
-            if isinstance(action, Signal) and (mono_ns() - ordered_ns) / 1e9 > STALE_SIGNAL_S:
+            waited_s = (mono_ns() - ordered_ns) / 1e9
+            if isinstance(action, Signal) and waited_s > STALE_SIGNAL_S:
                 self._unsounded += 1
                 continue
+            if isinstance(action, OpenDoor):
+                self._pulse_waits = False
+                if waited_s > STALE_PULSE_S:
+                    await self._emit(ActionDone(action=action, ok=False, reason="expired"))
+                    continue
             self._doing = action
             try:
                 await self._do(driver, action)
-            except (ActionRefused, NoReply) as refused:
+            except (ActionRefused, Unconfirmed, NoReply) as failed:
                 self._doing = None
-                await self._emit(ActionDone(action=action, ok=False, reason=str(refused)))
-                if isinstance(refused, NoReply):
+                unknown = not isinstance(failed, ActionRefused)
+                await self._emit(ActionDone(action=action, ok=False, reason=str(failed), unknown=unknown))
+                if isinstance(failed, NoReply):
                     raise
             else:
                 self._doing = None
@@ -244,7 +266,9 @@ class Unit:
         driver.noise.clear()
         if self._unsounded:
             counts["tones_not_sounded"] = self._unsounded
-            self._unsounded = 0
+            self._pulse_waits = False
+        """One pulse is queued. A second would be for somebody who sees the first door open."""
+        self._unsounded = 0
         if counts:
             await self._emit(NoiseCounted(counts=counts))
 
@@ -303,12 +327,52 @@ def told_by(unit: Unit, reading: Reading) -> Draft | None:
             return Draft("device.lost", unit.name, {"reason": reason, "detail": detail[:200]}, Lane.STATE)
         case NoiseCounted(counts=counts):
             return Draft("device.noise_counted", unit.name, {"counts": dict(counts)}, Lane.TELEMETRY)
-        case ActionDone(action=action, ok=ok, reason=reason):
-            about = {"action": type(action).__name__, "reason": reason[:200]}
-            return Draft(f"device.action_{'done' if ok else 'failed'}", unit.name, about, Lane.TELEMETRY)
+        case ActionDone():
+            return outcome_of(unit.name, reading)
+        case BoardChanged(board=board, first_door=first, last_door=last, answers=answers):
+            about = {"board": board, "doors": [first, last]}
+            return Draft(f"device.board_{'ready' if answers else 'lost'}", unit.name, about, Lane.STATE)
+        case DoorChanged() | ContentChanged() | SolenoidChanged() | InputChanged():
+            return _told_by_door(unit.name, reading)
         case FingerEnrolled(slot=slot, ok=ok, reason=reason):
             about = {"slot": slot, "ok": ok, "reason": reason}
             return Draft("device.finger_enrolled", unit.name, about, Lane.STATE)
         case TagLeft(technology=technology) if unit.spec.role is Role.PARCEL:
             return Draft("device.tag_left", unit.name, {"technology": technology}, Lane.TELEMETRY)
+    return None
+
+
+def outcome_of(unit: str, done: ActionDone) -> Draft:
+    """The entry that tells what became of an action."""
+    action, about = done.action, {"reason": done.reason[:200]}
+    if isinstance(action, OpenDoor):
+        word = "pulsed" if done.ok else "pulse_unknown" if done.unknown else "not_pulsed"
+        return Draft(f"door.{word}", f"{unit}/{action.door}", {"unit": unit, "door": action.door, **about})
+    about = {"action": type(action).__name__, **about}
+    return Draft(f"device.action_{'done' if done.ok else 'failed'}", unit, about, Lane.TELEMETRY)
+
+
+def _told_by_door(
+    unit: str, reading: DoorChanged | ContentChanged | SolenoidChanged | InputChanged
+) -> Draft | None:
+    """Every change; of what was found at first only what is not as it should be at rest: an open door.
+
+    All the others are named by `device.ready`, in one entry instead of one for each door of a wall.
+    """
+    match reading:
+        case InputChanged(input=number, closed=closed):
+            about = {"unit": unit, "input": number, "closed": closed, "first": reading.first}
+            return Draft("device.input_changed", unit, about)
+        case DoorChanged(door=door, state=state, source=source):
+            if reading.first and state is DoorState.CLOSED:
+                return None
+            about = {"unit": unit, "door": door, "state": state, "source": source, "first": reading.first}
+            return Draft("door.changed", f"{unit}/{door}", about)
+        case ContentChanged(door=door, occupied=occupied) if not reading.first:
+            return Draft(
+                "door.content_changed", f"{unit}/{door}", {"unit": unit, "door": door, "occupied": occupied}
+            )
+        case SolenoidChanged(door=door, energised=energised) if not reading.first or energised:
+            about = {"unit": unit, "door": door, "energised": energised}
+            return Draft("door.solenoid_changed", f"{unit}/{door}", about, Lane.TELEMETRY)
     return None

@@ -2,7 +2,8 @@
 
 A codec turns bytes into frames and never raises: what it cannot use it skips and counts in `noise`,
 by reason. Errors say whose fault it is, and with that what happens next: `BadFrame` costs a byte,
-`NoReply` costs the dialogue (the port is reopened), `Unsupported` and `ActionRefused` cost one action.
+`NoReply` costs the dialogue (the port is reopened), `Unsupported` and `ActionRefused` cost one action, and
+`Unconfirmed` leaves one in doubt.
 """
 
 import asyncio
@@ -39,6 +40,10 @@ class ActionRefused(Exception):
 
 class Unsupported(ActionRefused):
     """This kind of device cannot do that."""
+
+
+class Unconfirmed(Exception):
+    """An action was sent, and nothing tells whether it was done. It must not be sent again."""
 
 
 class Codec(ABC, Generic[F]):
@@ -194,7 +199,9 @@ class Driver(ABC):
         """Read for ever, emitting on change. Ends only by raising NoReply or PortGone, or cancelled."""
 
     async def perform(self, action: Action) -> None:
-        """Do one action while `run` goes on. Raises ActionRefused, Unsupported, NoReply or PortGone."""
+        """Do one action while `run` goes on. Raises ActionRefused, Unsupported, Unconfirmed,
+        NoReply or PortGone.
+        """
         raise Unsupported(f"{self.kind} cannot {type(action).__name__}")
 
 

@@ -143,6 +143,69 @@ class CardFailed:
     failure: CardFailure
 
 
+class DoorState(StrEnum):
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class DoorSource(StrEnum):
+    """What a door's state was read from: two facts that may well disagree."""
+
+    HOOK = "hook"
+    """The lock's hook or tongue: closed means that it holds the door."""
+    CONTACT = "contact"
+    """A switch at the door itself: closed means that the door is in its frame, latched or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorChanged:
+    """The door of a compartment, as one sensor sees it. Doors count from 1 through the boards of the unit."""
+
+    door: int
+    state: DoorState
+    source: DoorSource
+    first: bool = False
+    """Not a change: how it was found after the unit was opened, or after its board was silent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentChanged:
+    """An infrared or other sensor in the compartment sees something, or nothing any more."""
+
+    door: int
+    occupied: bool
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolenoidChanged:
+    """A relay feeds the solenoid of a door, or does no more. It tells nothing of the door."""
+
+    door: int
+    energised: bool
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputChanged:
+    """A digital input that is no door's, such as a tamper switch. Inputs count from 1 through the unit."""
+
+    input: int
+    closed: bool
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardChanged:
+    """One board on a bus of several has fallen silent, or answers again. Its doors' states follow anew."""
+
+    board: int
+    """Address on the bus."""
+    first_door: int
+    last_door: int
+    answers: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReady:
     """The unit is open and answers. Sent once after every (re)open."""
@@ -175,7 +238,10 @@ class ActionDone:
 
     action: "Action"
     ok: bool
+    """It was done: the device said so, or the effect was seen."""
     reason: str = ""
+    unknown: bool = False
+    """Nobody knows whether it was done. Without this and `ok`, it certainly was not."""
 
 
 Reading = (
@@ -189,6 +255,11 @@ Reading = (
     | CardAsserted
     | CredentialMade
     | CardFailed
+    | DoorChanged
+    | ContentChanged
+    | SolenoidChanged
+    | InputChanged
+    | BoardChanged
     | DeviceReady
     | DeviceLost
     | NoiseCounted
@@ -285,6 +356,18 @@ class SetPower:
     dbm: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDoor:
+    """Give the lock of one door one pulse. It is never repeated by a driver, and expires if it has to wait.
+
+    Done means that a pulse was accepted, not that the door is open: that, `DoorChanged` tells.
+    """
+
+    door: int
+    pulse_ms: int | None = None
+    """How long the solenoid is fed, for boards that can be told; None for what the unit is set to."""
+
+
 Action = (
     Signal
     | EnableScanning
@@ -295,4 +378,5 @@ Action = (
     | AssertCard
     | MakeCredential
     | SetPower
+    | OpenDoor
 )

@@ -19,23 +19,31 @@ from agent.intake import Role
 from agent.units import ORDERS, Unit, UnitSpec, told_by
 from agent.workflow import Lane
 from drivers import driver_for
-from drivers.base import ActionRefused, Driver, NoReply, Options
+from drivers.base import ActionRefused, Driver, NoReply, Options, Unconfirmed
 from drivers.port import Address, open_port
 from drivers.readings import (
     Action,
     ActionDone,
+    BoardChanged,
     CompareFinger,
     CompareResult,
+    ContentChanged,
     DeleteFinger,
     DeviceLost,
     DeviceReady,
+    DoorChanged,
+    DoorSource,
+    DoorState,
     FingerCompared,
     FingerEnrolled,
+    InputChanged,
     NoiseCounted,
+    OpenDoor,
     Reading,
     Scanned,
     SetPower,
     Signal,
+    SolenoidChanged,
     TagLeft,
     Tone,
     Trigger,
@@ -115,7 +123,7 @@ class Odd(Driver):
     """Does what a test wants of it."""
 
     kind = "odd"
-    performs = frozenset({Signal, SetPower, Trigger, DeleteFinger})
+    performs = frozenset({Signal, SetPower, Trigger, DeleteFinger, OpenDoor})
     on_identify: Callable[[], Mapping[str, str]] = dict
     on_run: Callable[[], None] = lambda: None
     on_perform: Callable[[Action], None] = lambda _: None
@@ -431,7 +439,7 @@ async def test_orders_are_bounded_and_what_waits_is_told_when_the_device_is_lost
             assert answers == [""] * ORDERS + ["busy"] * 2
             device.unplug()
             assert await made.next() == ActionDone(
-                action=DeleteFinger(slot=0), ok=False, reason="outcome_unknown"
+                action=DeleteFinger(slot=0), ok=False, reason="outcome_unknown", unknown=True
             )
             for n in range(1, ORDERS + 1):
                 assert await made.next() == ActionDone(action=DeleteFinger(slot=n), ok=False, reason="lost")
@@ -500,9 +508,70 @@ async def test_a_device_that_does_not_answer_an_order_is_deaf(tmp_path: Path, od
         async with bench(device.name) as made:
             await made.next_ready()
             made.unit.order(SetPower(dbm=1))
-            assert await made.next() == ActionDone(action=SetPower(dbm=1), ok=False, reason="no answer")
+            assert await made.next() == ActionDone(
+                action=SetPower(dbm=1), ok=False, reason="no answer", unknown=True
+            )
             assert await made.next_lost() == "deaf"
             await made.next_ready()
+
+
+async def test_one_pulse_waits_at_most_and_one_that_waited_too_long_is_never_given(
+    tmp_path: Path, odd: type[Odd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Action] = []
+    odd.on_perform = done.append
+    odd.gate.clear()
+    with VirtualDevice(tmp_path / "gun") as device:
+        async with bench(device.name) as made:
+            await made.next_ready()
+            assert made.unit.order(SetPower(dbm=1)) == ""
+            assert made.unit.order(OpenDoor(door=1)) == ""
+            assert made.unit.order(OpenDoor(door=2)) == "busy"
+            monkeypatch.setattr(units, "STALE_PULSE_S", -1.0)
+            odd.gate.set()
+            assert await made.next() == ActionDone(action=SetPower(dbm=1), ok=True)
+            assert await made.next() == ActionDone(action=OpenDoor(door=1), ok=False, reason="expired")
+            monkeypatch.setattr(units, "STALE_PULSE_S", 60.0)
+            assert made.unit.order(OpenDoor(door=3)) == ""
+            assert await made.next() == ActionDone(action=OpenDoor(door=3), ok=True)
+            assert done == [SetPower(dbm=1), OpenDoor(door=3)]
+
+
+async def test_a_pulse_that_waited_at_a_loss_is_not_given_and_does_not_stand_in_the_way_of_the_next(
+    tmp_path: Path, odd: type[Odd]
+) -> None:
+    done: list[Action] = []
+    odd.on_perform = done.append
+    odd.gate.clear()
+    with VirtualDevice(tmp_path / "gun") as device:
+        async with bench(device.name) as made:
+            await made.next_ready()
+            made.unit.order(SetPower(dbm=1))
+            async with asyncio.timeout(10):
+                await odd.began.wait()
+            made.unit.order(OpenDoor(door=1))
+            device.unplug()
+            device.plug()
+            told = [await made.next() for _ in range(2)]
+            assert told[1] == ActionDone(action=OpenDoor(door=1), ok=False, reason="lost")
+            while not isinstance(await made.next(), DeviceReady):
+                pass
+            odd.gate.set()
+            assert made.unit.order(OpenDoor(door=2)) == ""
+            assert await made.next() == ActionDone(action=OpenDoor(door=2), ok=True)
+            assert done == [OpenDoor(door=2)]
+
+
+async def test_a_pulse_in_doubt_is_told_as_such_and_its_device_stays(tmp_path: Path, odd: type[Odd]) -> None:
+    odd.on_perform = fails_with(Unconfirmed("no answer"))
+    with VirtualDevice(tmp_path / "gun") as device:
+        async with bench(device.name) as made:
+            await made.next_ready()
+            made.unit.order(OpenDoor(door=1))
+            assert await made.next() == ActionDone(
+                action=OpenDoor(door=1), ok=False, reason="no answer", unknown=True
+            )
+            assert made.unit.ready
 
 
 # -- noise ------------------------------------------------------------------------------------------
@@ -560,6 +629,22 @@ async def test_noise_is_counted_and_told_at_intervals_and_at_a_loss(
             TagLeft(uid=b"1", technology="epc"),
             ("device.tag_left", {"technology": "epc"}, Lane.TELEMETRY),
         ),
+        (
+            BoardChanged(board=2, first_door=17, last_door=32, answers=False),
+            ("device.board_lost", {"board": 2, "doors": [17, 32]}, Lane.STATE),
+        ),
+        (
+            BoardChanged(board=2, first_door=17, last_door=32, answers=True),
+            ("device.board_ready", {"board": 2, "doors": [17, 32]}, Lane.STATE),
+        ),
+        (
+            InputChanged(input=3, closed=False),
+            (
+                "device.input_changed",
+                {"unit": "gun", "input": 3, "closed": False, "first": False},
+                Lane.CUSTODY,
+            ),
+        ),
         (Scanned(data=b"x"), None),
     ],
 )
@@ -569,3 +654,43 @@ async def test_what_happens_to_a_device_is_an_entry(
     draft = told_by(Bench(Unit, "/dev/x", "line").unit, reading)
     assert (draft and (draft.type, draft.data, draft.lane)) == told
     assert draft is None or draft.subject == "gun"
+
+
+@pytest.mark.parametrize(
+    ("reading", "told"),
+    [
+        (
+            DoorChanged(door=7, state=DoorState.CLOSED, source=DoorSource.HOOK),
+            ("door.changed", {"state": "closed", "source": "hook", "first": False}),
+        ),
+        (
+            DoorChanged(door=7, state=DoorState.OPEN, source=DoorSource.CONTACT, first=True),
+            ("door.changed", {"state": "open", "source": "contact", "first": True}),
+        ),
+        (DoorChanged(door=7, state=DoorState.CLOSED, source=DoorSource.HOOK, first=True), None),
+        (ContentChanged(door=7, occupied=True), ("door.content_changed", {"occupied": True})),
+        (ContentChanged(door=7, occupied=True, first=True), None),
+        (SolenoidChanged(door=7, energised=True, first=True), ("door.solenoid_changed", {"energised": True})),
+        (SolenoidChanged(door=7, energised=False, first=True), None),
+        (ActionDone(action=OpenDoor(door=7), ok=True), ("door.pulsed", {"reason": ""})),
+        (
+            ActionDone(action=OpenDoor(door=7), ok=False, reason="expired"),
+            ("door.not_pulsed", {"reason": "expired"}),
+        ),
+        (
+            ActionDone(action=OpenDoor(door=7), ok=False, reason="no answer", unknown=True),
+            ("door.pulse_unknown", {"reason": "no answer"}),
+        ),
+    ],
+)
+async def test_what_happens_at_a_door_is_an_entry_about_that_door(
+    reading: Reading, told: tuple[str, dict[str, object]] | None
+) -> None:
+    draft = told_by(Bench(Unit, "/dev/x", "line").unit, reading)
+    if told is None:
+        assert draft is None
+        return
+    assert draft is not None
+    assert (draft.type, draft.subject) == (told[0], "gun/7")
+    assert draft.data == {"unit": "gun", "door": 7, **told[1]}
+    assert draft.lane is (Lane.TELEMETRY if draft.type == "door.solenoid_changed" else Lane.CUSTODY)
