@@ -30,6 +30,10 @@ MODULES = {
     "agent/duty.py": {"agent.session"},
     "agent/lockout.py": {"agent.clock"},
     "agent/position.py": {"agent.clock", "drivers.readings"},
+    "agent/strict_json.py": set[str](),
+    "agent/jws.py": {"agent.strict_json"},
+    "agent/envelope.py": {"agent.jws", "agent.strict_json"},
+    "agent/documents.py": {"agent.envelope", "agent.jws"},
     "agent/custody.py": {"agent.clock", "agent.duty", "agent.session", "agent.workflow", "drivers.readings"},
 }
 """What the quiet rooms may import of ours, and no more."""
