@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from simulators.broker_client import Client
+from simulators.listener import Listener
 from simulators.mqtt5 import Connect, Publish
 from simulators.mqtt5_fields import NEVER, Reason
 from simulators.mqtt5_session import Exchange, Session
-
-TLS_HANDSHAKE_TIMEOUT = 10.0
 
 
 def everything(_: Publish) -> bool:
@@ -85,7 +84,7 @@ class Broker:
         self._timers: dict[Session, list[asyncio.TimerHandle]] = {}
         self._wills: dict[Session, Publish] = {}
         self._claims: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self.stopping = False
 
     # -- life -------------------------------------------------------------------------------------
@@ -98,15 +97,8 @@ class Broker:
         """
         self.stopping = False
         self.host = host or self.host
-        handshake = TLS_HANDSHAKE_TIMEOUT if self.tls else None
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Client(self).link,
-            self.host,
-            port or self.port,
-            ssl=self.tls,
-            ssl_handshake_timeout=handshake,
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = Listener(lambda: Client(self).link, self.tls)
+        self.port = self._listener.open(self.host, port or self.port)
         for session in list(self.sessions.values()):
             self._wait_out(session, 0)
 
@@ -115,16 +107,15 @@ class Broker:
 
         No will is published: nobody is there to hear it.
         """
-        if self._server is None:
+        if self._listener is None:
             return
         self.stopping = True
-        self._server.close()
+        await self._listener.close()
+        self._listener = None
         leaving = list(self.clients)
         for client in leaving:
             client.leave(Reason.SERVER_SHUTTING_DOWN, with_will=False)
         await asyncio.gather(*(client.link.closed for client in leaving))
-        await self._server.wait_closed()
-        self._server = None
         self._wills.clear()
         for session in list(self._timers):
             self._cancel_timers(session)

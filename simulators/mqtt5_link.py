@@ -1,6 +1,6 @@
 """One connection of the broker: bytes to packets, writes joined or delayed, silence noticed, goodbyes.
 
-What the packets mean is its owner's affair. asyncio sets TCP_NODELAY on every TCP socket it serves.
+What the packets mean is its owner's affair.
 """
 
 import asyncio

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self, cast
 
+from simulators.listener import Listener
+
 IN_FLIGHT_MOST = 4 * 1024 * 1024
 """Bytes on their way in one direction; above it the sender is not read."""
 SEGMENT = 1400
@@ -51,19 +53,17 @@ class Relay:
         """What the broker says goes nowhere."""
         self._open = True
         self._ways: set[_Way] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(self._accept)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(self._accept, self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = self._listener.open(self.host, self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
+        self._open = False
+        await self._listener.close()
         self.cut()
         await asyncio.gather(*(way.over() for way in list(self._ways)))
-        await self._server.wait_closed()
 
     @property
     def connections(self) -> int:

@@ -5,6 +5,7 @@ messages to share groups.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import signal
 import socket
@@ -307,6 +308,23 @@ async def test_a_stopping_broker_leaves_no_connection_open(broker: Broker) -> No
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("rounds", range(5))
+async def test_a_connection_accepted_in_the_very_moment_of_stopping_is_closed(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], rounds: int, encrypted: bool
+) -> None:
+    broker = Broker(tls=tls[0] if encrypted else None)
+    await broker.start()
+    with socket.create_connection(("127.0.0.1", broker.port)) as caller:
+        for _ in range(rounds):  # of the event loop: each brings the connection one step further
+            await asyncio.sleep(0)
+        await broker.stop()
+        caller.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert caller.recv(1) == b""
+    assert not broker.clients
 
 
 async def test_a_delayed_broker_keeps_its_order_and_its_window(broker: Broker, peers: Peers) -> None:

@@ -288,6 +288,7 @@ async def test_an_entry_that_no_packet_can_hold_is_passed_over(tmp_path: Path) -
         await here.scan(5)
         async with running(here.uplink.run()):
             await here.sent(11)
+        await fleet.news.until(lambda: len(set(fleet.sequences)) == 10)
         assert fleet.first_deliveries == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
         assert here.passed_over() == ["6"]
 
@@ -368,8 +369,7 @@ async def test_a_broker_that_breaks_the_connection_instead_of_acknowledging(
         assert not here.passed_over()
 
 
-# Ours leaves a connection unclosed that was accepted in the very moment it stops: mosquitto alone here.
-@pytest.mark.parametrize("name", [name for name in BROKERS if "mosquitto" in str(name)])
+@pytest.mark.parametrize("name", BROKERS)
 async def test_a_broker_that_restarts_with_its_memory_loses_nothing(name: str, tmp_path: Path) -> None:
     async with (
         broker_of(name, tmp_path, persistence=True) as broker,
