@@ -32,6 +32,7 @@ from agent.receipts import ROLLED_BACK
 from agent.rescue import Rescue, examine, told, unfinished
 from agent.roster import Roster
 from agent.rows import Keys
+from agent.standing import Authority
 from agent.units import Unit
 from agent.upkeep import Upkeep
 from agent.uplink import Uplink
@@ -77,7 +78,12 @@ class App:
             track_beyond=file.position.track_beyond,
         )
         config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.roster = Roster(config.state / "roster.db", Keys.load(config.state / "keys"))
+        self.roster = Roster(
+            config.state / "roster.db",
+            Keys.load(config.state / "keys"),
+            authority=Authority(ladder=file.identity.ladder()),
+            limits=file.identity.limits(),
+        )
         self.journal = Journal(
             config.state / JOURNAL,
             source=config.source,
@@ -330,9 +336,14 @@ class App:
             "uplink": uplink
             and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},
             "session": duty.session and {"driver": duty.session.driver, "held": duty.held},
+            "knowledge": self._knowledge(),
             "position": dict(self.position.stamp(self.clock.now())),
             "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
         }
+
+    def _knowledge(self) -> dict[str, Any]:
+        now = self.clock.now()
+        return {"age_s": self.roster.age_s(now), "freshness": self.roster.authority.standing(now).freshness}
 
     def _birth(self) -> dict[str, Any]:
         units = {

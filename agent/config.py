@@ -8,17 +8,18 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from agent.custody import Rules
 from agent.intake import ROLES, Role
-from agent.mistakes import ABSOLUTE, HOST, BadConfig, Mistake, dotted, reason, shown, validate
+from agent.mistakes import ABSOLUTE, HOST, STRICT, BadConfig, Mistake, dotted, reason, shown, validate
 from agent.mqtt import Server
 from agent.note import BadNote, VerifierKey
+from agent.policy import Policy
 from agent.retention import MIB, Limits
-from agent.roster import ENOUGH_ALONE, LEVELS
+from agent.rights import IdentitySection, PoliciesSection, Sets, mistakes, policies
 from agent.units import UnitSpec
 from agent.workflow import Lane
 from drivers import KINDS, driver_for
@@ -30,16 +31,14 @@ FILE_LIMIT = 256 * 1024
 STATE_LIMIT = 90
 """Bytes of the state folder's path: a local socket in it may have a path of 107."""
 
-FactorKind = Literal["badge", "fido2", "pin", "slot", "static"]
-Factors = Annotated[list[FactorKind], Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0)]
 FilePath = Annotated[str, StringConstraints(pattern=ABSOLUTE)]
 
 
 class Section(BaseModel):
-    """Strict, closed and frozen, as every table of the file is."""
+    """What every table of the file is."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class Device(Section):
@@ -77,8 +76,9 @@ class CustodySection(Section):
     """How custody works here."""
 
     attended: bool = True
-    session: list[Factors] = [["badge", "slot"], ["badge", "pin"], ["badge", "static"]]
-    handover: list[Factors] = [["badge", "slot"], ["badge", "pin"], ["badge", "static"]]
+    session: Sets | None = None
+    """Sets of factors that open a session: a short way to write `[policy.session] sets`."""
+    handover: Sets | None = None
     idle: Annotated[float, Field(gt=0, le=3600)] = 300.0
     longest: Annotated[float, Field(gt=0, le=3600)] = 1800.0
     login: Annotated[float, Field(gt=0, le=120)] = 30.0
@@ -155,6 +155,8 @@ class File(Section):
     device: Device
     broker: Broker
     custody: CustodySection = CustodySection()
+    identity: IdentitySection = IdentitySection()
+    policy: PoliciesSection = PoliciesSection()
     journal: JournalSection = JournalSection()
     position: PositionSection = PositionSection()
     fleet: FleetSection = FleetSection()
@@ -198,15 +200,20 @@ class Config:
 
     def rules(self) -> Rules:
         custody = self.file.custody
+        policies = self.policies()
         return Rules(
-            session=tuple(frozenset(factors) for factors in custody.session),
-            handover=tuple(frozenset(factors) for factors in custody.handover),
+            session=policies["session"],
+            handover=policies["handover"],
             attended=custody.attended,
             idle=custody.idle,
             longest=custody.longest,
             login=custody.login,
             window=custody.window,
         )
+
+    def policies(self) -> Mapping[str, Policy]:
+        """What each action asks of people."""
+        return policies(self.file.policy, _short(self.file))
 
     def server(self) -> Server:
         """Reads the password and the certificates. Raises BadConfig when they cannot be used."""
@@ -310,17 +317,7 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
         yield Mistake(
             "custody.tones", f"one of the units {', '.join(sorted(names)) or '(none)'}", repr(tones)
         )
-    for action in ("session", "handover"):
-        sets = getattr(file.custody, action)
-        if file.custody.attended and not sets:
-            yield Mistake(f"custody.{action}", "at least one set of factors", "none: nobody could ever do it")
-        for at, factors in enumerate(sets):
-            best = max((LEVELS[kind] for kind in factors), default=0)
-            # A badge can be cloned and a biometric below level 3 is never enough alone.
-            if best < ENOUGH_ALONE and (len(set(factors)) < 2 or best < 1):
-                path = f"custody.{action}[{at}]"
-                expected = "two different factors, one of them more than a badge, or a fingerprint card"
-                yield Mistake(path, expected, str(factors))
+    yield from mistakes(file.policy, _short(file), file.identity, file.custody.attended)
     if len(file.device.state.encode()) > STATE_LIMIT:
         yield Mistake(
             "device.state", f"a path of at most {STATE_LIMIT} bytes", shown("state", file.device.state)
@@ -330,6 +327,11 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
         yield Mistake("broker.tls", "certificate and key together", "only one of them")
     if broker.plain and broker.tls != Tls():
         yield Mistake("broker.plain", "either TLS or plain", "both")
+
+
+def _short(file: File) -> Mapping[str, Sets | None]:
+    """Sets of factors that stand in the workflow's own table."""
+    return {"session": file.custody.session, "handover": file.custody.handover}
 
 
 def _password(path: str, mistakes: list[Mistake]) -> str | None:

@@ -5,7 +5,8 @@ scanned is accepted into the courier's custody. A control code from the printed 
 what is scanned then is laid on the table, and the handover closes in one decision: with the factors of
 the receiving driver, with a recipient's code or the courier's statement, or with a locker's door label.
 
-Every decision about a parcel is one entry whose subject is the parcel. Refusals are entries too.
+Every decision about a parcel is one entry whose subject is the parcel. Refusals are entries too. While what
+the fleet has told is not fresh, every entry says so.
 """
 
 import re
@@ -13,21 +14,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent import supervision
 from agent.clock import Moment, rfc3339
 from agent.duty import Custody, Handover
+from agent.freshness import Freshness
+from agent.policy import Policy
 from agent.session import (
-    FactorSets,
-    Login,
+    Proven,
     Session,
     Times,
+    Wanted,
     asking,
     at_work,
     dismiss,
     lapse,
     over,
     show,
+    unfit,
     wake_at,
 )
+from agent.standing import ALONE, Standing
 from agent.workflow import (
     CodeEntered,
     ControlScanned,
@@ -57,8 +63,8 @@ _PLACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 class Rules(Times):
     """What the config says about custody. Durations in seconds."""
 
-    session: FactorSets
-    handover: FactorSets
+    session: Policy
+    handover: Policy
     attended: bool = True
     """False for a gate or belt that nobody stands at: every scan is recorded as seen."""
     window: float = 3.0
@@ -74,18 +80,26 @@ class Workflow:
 
     rules: Rules
 
-    def decide(self, state: Custody, event: Event, parcels: _Parcels) -> Decision[Custody]:
+    def decide(
+        self, state: Custody, event: Event, parcels: _Parcels, standing: Standing = ALONE
+    ) -> Decision[Custody]:
         """What to remember and to do. `parcels` holds those in custody here."""
-        state, expired = self._expire(state, event.at)
-        decision = self._respond(state, event, parcels)
-        return replace(decision, entries=expired + decision.entries) if expired else decision
+        state, expired = self._expire(state, event.at, standing)
+        decision = self._respond(state, event, parcels, standing)
+        entries = expired + decision.entries
+        if standing.freshness not in (None, Freshness.FRESH):
+            flag = {"freshness": standing.freshness}
+            entries = tuple(replace(entry, data={**entry.data, **flag}) for entry in entries)
+        return replace(decision, entries=entries)
 
-    def _respond(self, state: Custody, event: Event, parcels: _Parcels) -> Decision[Custody]:
+    def _respond(
+        self, state: Custody, event: Event, parcels: _Parcels, standing: Standing
+    ) -> Decision[Custody]:
         match event:
             case LabelRead():
-                return self._label(state, event, parcels)
+                return self._label(state, event, parcels, standing)
             case FactorShown():
-                return self._factor(state, event, parcels)
+                return self._factor(state, event, parcels, standing)
             case ControlScanned():
                 return self._control(state, event, parcels)
             case CodeEntered():
@@ -93,8 +107,8 @@ class Workflow:
             case Dismissed():
                 return _dismiss(state, event, parcels)
             case Woken(started=True) if state.login:
-                sets = self._sets(state.receiving(state.login.subject))
-                return Decision(state=state, orders=asking(state.login, sets, event.at, self.rules))
+                wanted = self._wanted(_for(state, state.login.subject), standing)
+                return Decision(state=state, orders=asking(state.login, wanted.policy, event.at, self.rules))
         # Woken: what had expired has been seen to.
         return Decision(state=state)
 
@@ -102,9 +116,13 @@ class Workflow:
         """When the next thing expires, on the monotonic clock of the session's boot; None if nothing will."""
         return wake_at(state, self.rules)
 
-    def _expire(self, state: Custody, at: Moment) -> tuple[Custody, tuple[Draft, ...]]:
-        state, entries = lapse(state, at, self.rules)
-        if state.session is None or (reason := over(state.session, at, self.rules)) is None:
+    def _expire(self, state: Custody, at: Moment, standing: Standing) -> tuple[Custody, tuple[Draft, ...]]:
+        state, entries = lapse(state, at, self.rules, standing)
+        if state.session is None:
+            return state, entries
+        policy = self.rules.session.at(standing.freshness)
+        reason = over(state.session, at, self.rules) or unfit(state.session, policy, standing)
+        if reason is None:
             return state, entries
         # The session is over, the handover is not.
         state, closed = _closed(state, state.session, reason)
@@ -115,7 +133,9 @@ class Workflow:
 
     # -- labels -----------------------------------------------------------------------------------
 
-    def _label(self, state: Custody, event: LabelRead, parcels: _Parcels) -> Decision[Custody]:
+    def _label(
+        self, state: Custody, event: LabelRead, parcels: _Parcels, standing: Standing
+    ) -> Decision[Custody]:
         if event.full:
             return _refuse(state, event, "journal_full")
         if event.repeated_after is not None and event.repeated_after < self.rules.window:
@@ -131,16 +151,18 @@ class Workflow:
             return _accept(replace(state, exception=None), event, "custody.exception_noted", noted)
         if state.handover:
             return self._offer(state, state.handover, event, parcels.get(event.label))
-        return self._take(state, driver, event, parcels.get(event.label))
+        return self._take(state, driver, event, parcels.get(event.label), standing)
 
     def _take(
-        self, state: Custody, driver: str, event: LabelRead, parcel: Parcel | None
+        self, state: Custody, driver: str, event: LabelRead, parcel: Parcel | None, standing: Standing
     ) -> Decision[Custody]:
         if parcel is not None:
             reason = "already_held" if parcel.holder == driver else "held_by_other"
             return _refuse(state, event, reason, holder=parcel.holder)
         if state.held >= HELD_LIMIT:
             return _refuse(state, event, "too_many", limit=HELD_LIMIT)
+        if standing.freshness is Freshness.STALE and not standing.expects(event.label):
+            return _refuse(state, event, "not_in_manifest")
         taken = Parcel(holder=driver, since=rfc3339(event.at.utc_ns))
         state = replace(state, held=state.held + 1)
         return _accept(state, event, "custody.accepted", {"by": driver}, {event.label: taken})
@@ -159,41 +181,50 @@ class Workflow:
 
     # -- people -----------------------------------------------------------------------------------
 
-    def _factor(self, state: Custody, event: FactorShown, parcels: _Parcels) -> Decision[Custody]:
-        handover = state.receiving(event.verdict.subject)
-        answer = show(state, event, self._sets(handover), self.rules)
+    def _factor(
+        self, state: Custody, event: FactorShown, parcels: _Parcels, standing: Standing
+    ) -> Decision[Custody]:
+        if state.session and state.unlocking:
+            return supervision.unlock(state, state.session, event)
+        handover = _for(state, event.verdict.subject)
+        answer = show(state, event, self._wanted(handover, standing), self.rules)
         if isinstance(answer, Decision):
             return answer
         state = replace(state, login=None)
         if handover is None:
             return self._open(state, event, answer, parcels)
-        proof = {"kind": "driver", "ref": answer.subject, "factors": list(answer.kinds)}
+        proof = {"kind": "driver", "ref": answer.subject, "factors": list(answer.kinds), **answer.told()}
         return self._hand_over(state, handover, event, parcels, proof)
 
-    def _sets(self, receiving: Handover | None) -> FactorSets:
-        return self.rules.handover if receiving else self.rules.session
+    def _wanted(self, receiving: Handover | None, standing: Standing) -> Wanted:
+        """What somebody proves themselves for, and what that asks of them now."""
+        action, policy = ("handover", self.rules.handover) if receiving else ("session", self.rules.session)
+        return Wanted(action=action, policy=policy.at(standing.freshness))
 
-    def _open(self, state: Custody, event: FactorShown, login: Login, parcels: _Parcels) -> Decision[Custody]:
+    def _open(
+        self, state: Custody, event: FactorShown, proven: Proven, parcels: _Parcels
+    ) -> Decision[Custody]:
         entries: tuple[Draft, ...] = ()
         records: dict[str, Parcel | None] = {}
-        if state.session and state.session.driver != login.subject:
+        if state.session and state.session.driver != proven.subject:
             state, closed = _closed(state, state.session, "superseded")
             entries = (closed,)
-        if state.handover and state.handover.driver != login.subject:
+        if state.handover and state.handover.driver != proven.subject:
             state, abandoned, records = _abandon(state, parcels, "superseded")
             entries += abandoned
         data = {
             "unit": event.unit,
-            "factors": list(login.kinds),
-            "level": login.level,
+            "factors": list(proven.kinds),
+            "level": proven.level,
             "knowledge_age_s": event.verdict.age_s,
             "renewed": state.session is not None,
             "resumed": state.handover is not None,
             "held": state.held,
+            **proven.told(),
         }
         return Decision(
-            state=replace(state, session=Session.opened(login, event.at)),
-            entries=(*entries, Draft("custody.session_opened", login.subject, data)),
+            state=replace(state, session=Session.opened(proven, event.at)),
+            entries=(*entries, Draft("custody.session_opened", proven.subject, data)),
             records=records,
             orders=(sound(event.unit, Tone.GOOD),),
         )
@@ -219,12 +250,16 @@ class Workflow:
                     return _refuse_control(state, event, "malformed")
                 proof = {"kind": "locker", "ref": locker, "door": door}
                 return self._hand_over(state, handover, event, parcels, proof)
-            case ("cancel",) if handover or state.exception:
+            case ("cancel",) if handover or state.exception or state.unlocking:
                 return _cancel(state, event, driver, parcels)
             case ("exception", reason) if reason in EXCEPTIONS:
                 data = {"unit": event.unit, "exception": reason}
                 opened = Draft("custody.exception_opened", driver, data, Lane.STATE)
                 return _done(replace(state, exception=reason), event, opened)
+            case ("unlock",):
+                if session.role != supervision.SUPERVISOR:
+                    return _refuse_control(state, event, "not_supervisor")
+                return supervision.begin(state, session, event.unit, event.at)
             case ("end",):
                 state, closed = _closed(state, session, "ended")
                 return _done(state, event, closed)
@@ -264,6 +299,12 @@ class Workflow:
         )
 
 
+def _for(state: Custody, subject: str | None) -> Handover | None:
+    """The handover that somebody proves themselves for; a second person stands by the first."""
+    first = state.login.first if state.login else None
+    return state.receiving(first.subject if first else subject)
+
+
 def _accept(
     state: Custody,
     event: LabelRead,
@@ -293,8 +334,9 @@ def _cancel(state: Custody, event: ControlScanned, driver: str, parcels: _Parcel
     if state.exception:
         data = {"unit": event.unit, "exception": state.exception}
         entries = (Draft("custody.exception_cancelled", driver, data, Lane.STATE),)
-    state, abandoned, records = _abandon(replace(state, exception=None), parcels, "cancelled")
-    return replace(_done(state, event, *entries, *abandoned), records=records)
+    state, unlocking = supervision.cancel(replace(state, exception=None))
+    state, abandoned, records = _abandon(state, parcels, "cancelled")
+    return replace(_done(state, event, *entries, *unlocking, *abandoned), records=records)
 
 
 def _refuse_control(state: Custody, event: ControlScanned, reason: str) -> Decision[Custody]:
@@ -306,7 +348,7 @@ def _refuse_control(state: Custody, event: ControlScanned, reason: str) -> Decis
 def _closed(state: Custody, session: Session, reason: str) -> tuple[Custody, Draft]:
     data = {"reason": reason, "held": state.held, "handover_open": state.handover is not None}
     draft = Draft("custody.session_closed", session.driver, data)
-    return replace(state, session=None, exception=None), draft
+    return replace(state, session=None, exception=None, unlocking=None), draft
 
 
 def _abandon(

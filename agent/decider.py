@@ -90,6 +90,10 @@ class Decider:
         """Let the workflow see that time has passed."""
         self.decide_on(Woken(at=self._clock.now(), started=True))
 
+    def heed(self) -> None:
+        """The fleet's word has changed: whom it revokes is off duty before anything else is decided."""
+        self.decide_on(Woken(at=self._clock.now()))
+
     async def run(self) -> None:
         """For ever."""
         while True:
@@ -164,9 +168,13 @@ class Decider:
 
     def decide_on(self, event: Event, counters: Mapping[str, Any] | None = None) -> None:
         """Decide, remember, and leave the orders to the performer; `counters` are committed with it."""
-        decision = self._workflow.decide(self.state, event, self.parcels)
+        roster = self._intake.roster
+        standing = roster.authority.standing(event.at)
+        decision = self._workflow.decide(self.state, event, self.parcels, standing)
         entries = self._upkeep.sift(decision.entries)
         records = {**(counters or {}), **self._changes(decision)}
+        if decision.pardon is not None:
+            records |= roster.pardon(decision.pardon, {**self._journal.records, **records})
         done: asyncio.Future[None] | None = None
         if entries or records:
             stamp = self._position.stamp(event.at)

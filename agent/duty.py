@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from agent.session import Duty, Login, Session
+from agent.session import Duty, Login, Session, Unlocking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class Custody(Duty):
             "session": self.session and self.session.dump(),
             "handover": handover and {"driver": handover.driver, "to": handover.to},
             "exception": self.exception,
+            "unlocking": self.unlocking and self.unlocking.dump(),
         }
 
     @classmethod
@@ -56,5 +57,6 @@ class Custody(Duty):
             session=session and Session.load(session),
             handover=handover and Handover(**handover),
             exception=record["exception"],
+            unlocking=Unlocking(**record["unlocking"]) if record.get("unlocking") else None,
             held=held,
         )

@@ -3,10 +3,13 @@
 Five consecutive failures, then 30 s before each further try; fifty disable until the fleet says otherwise.
 A reader that saw twenty failures within ten minutes rests for five. Durations are measured on the monotonic
 clock; after a reboot, when nobody knows how long the power was off, a wait begins again at boot.
+
+A config may be stricter, never looser; and a record says itself that it is locked, so that a config which
+becomes less strict again lifts no lock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from agent.clock import NS, Moment
@@ -20,6 +23,20 @@ BURST_WINDOW_S = 600.0
 BURST_PAUSE_S = 300.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much is borne. Times in seconds."""
+
+    tries: int = FREE_TRIES
+    wait: float = WAIT_S
+    last_try: int = LAST_TRY
+    burst: int = BURST
+    pause: float = BURST_PAUSE_S
+
+
+DECIDED = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Tries:
     """Consecutive failures of one subject."""
@@ -28,13 +45,32 @@ class Tries:
     boot: str = ""
     mono_ns: int = 0
     """Of the last failure."""
+    forgiven: int = 0
+    """Failures after which a supervisor ended the wait. They count for the last try all the same."""
+    waits: bool = False
+    disabled: bool = False
 
     @classmethod
     def load(cls, record: Mapping[str, Any] | None) -> Self:
         return cls(**record) if record else cls()
 
     def dump(self) -> dict[str, Any]:
-        return {"failures": self.failures, "boot": self.boot, "mono_ns": self.mono_ns}
+        return {
+            "failures": self.failures,
+            "boot": self.boot,
+            "mono_ns": self.mono_ns,
+            "forgiven": self.forgiven,
+            "waits": self.waits,
+            "disabled": self.disabled,
+        }
+
+    def waiting(self, limits: Limits) -> bool:
+        """Whether each further try costs a wait."""
+        return self.waits or self.failures - self.forgiven >= limits.tries
+
+    def spent(self, limits: Limits) -> bool:
+        """Whether the fleet alone can let this subject try again."""
+        return self.disabled or self.failures >= limits.last_try
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +90,29 @@ class Burst:
         return {"boot": self.boot, "failed_ns": list(self.failed_ns), "paused": self.paused}
 
 
-def subject_may_try(tries: Tries, now: Moment) -> bool:
+def subject_may_try(tries: Tries, now: Moment, limits: Limits = DECIDED) -> bool:
     """Whether a known subject's factor may be compared at all."""
-    if tries.failures >= LAST_TRY:
+    if tries.spent(limits):
         return False
-    return tries.failures < FREE_TRIES or _elapsed(tries.boot, tries.mono_ns, now) >= WAIT_S
+    return not tries.waiting(limits) or _elapsed(tries.boot, tries.mono_ns, now) >= limits.wait
 
 
-def subject_failed(tries: Tries, now: Moment) -> Tries:
-    return Tries(tries.failures + 1, now.boot, now.mono_ns)
+def subject_failed(tries: Tries, now: Moment, limits: Limits = DECIDED) -> Tries:
+    failed = replace(tries, failures=tries.failures + 1, boot=now.boot, mono_ns=now.mono_ns)
+    return replace(failed, waits=failed.waiting(limits), disabled=failed.spent(limits))
 
 
-def reader_may_try(burst: Burst, now: Moment) -> bool:
+def subject_pardoned(tries: Tries) -> Tries:
+    """The wait is over, by a supervisor's word. What is disabled stays so."""
+    return replace(tries, forgiven=tries.failures, waits=False)
+
+
+def reader_may_try(burst: Burst, now: Moment, limits: Limits = DECIDED) -> bool:
     """Whether a reader is listened to."""
-    return not burst.paused or _elapsed(burst.boot, burst.failed_ns[-1], now) >= BURST_PAUSE_S
+    return not burst.paused or _elapsed(burst.boot, burst.failed_ns[-1], now) >= limits.pause
 
 
-def reader_failed(burst: Burst, now: Moment) -> Burst:
+def reader_failed(burst: Burst, now: Moment, limits: Limits = DECIDED) -> Burst:
     """Count a failure; the one that fills the window starts the pause."""
     before = () if burst.paused else burst.failed_ns
     recent = [
@@ -78,7 +120,7 @@ def reader_failed(burst: Burst, now: Moment) -> Burst:
         for failed_ns in before
         if _elapsed(burst.boot, failed_ns, now) < BURST_WINDOW_S
     ]
-    if len(recent) + 1 >= BURST:
+    if len(recent) + 1 >= limits.burst:
         return Burst(now.boot, (now.mono_ns,), paused=True)
     return Burst(now.boot, (*recent, now.mono_ns))
 

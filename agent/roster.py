@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import NS, Moment
-from agent.lockout import Burst, Tries, reader_failed, reader_may_try, subject_failed, subject_may_try
-from agent.rows import LOCAL, Keys, Rows
-from agent.workflow import Outcome, Verdict
+from agent.lockout import (
+    DECIDED,
+    Burst,
+    Limits,
+    Tries,
+    reader_failed,
+    reader_may_try,
+    subject_failed,
+    subject_may_try,
+    subject_pardoned,
+)
+from agent.policy import LEVELS
+from agent.rows import LOCAL, Keys, Rows, value_of
+from agent.standing import Authority
+from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CompareResult, FingerCompared
-
-LEVELS = {"badge": 0, "pin": 1, "slot": 1, "static": 1, "fido2": 3}
-"""Assurance of each kind of factor. A badge can be cloned: it says who, and proves nothing."""
-ENOUGH_ALONE = 3
-"""From this level on one factor is two: the card that is held, and the body that unlocks it."""
 
 PRESENTED = ("badge", "static", "pin", "fido2")
 """Kinds whose row is opened by what is presented to us: of a fingerprint card, the id of its credential. A
@@ -34,6 +41,9 @@ _ALPHABETS = (
     (frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/-_="), 6.0),
 )
 """Bits that a character can hold at most, by the smallest alphabet that the whole token keeps to."""
+
+CREDENTIAL = 16
+"""Bytes of a row's `v` that a revocation names it by."""
 
 BUNDLE = "roster"
 """The fleet's rows, by the name of the bundle that brings them."""
@@ -55,6 +65,8 @@ class Row:
     until: int | None = None
     """Seconds since 1970 UTC after which the row is void."""
     revoked: bool = False
+    role: str | None = None
+    """`driver`, `supervisor` or `technician`."""
     public_key: str | None = None
     """Of a fingerprint card: its COSE key, in base64url without padding."""
 
@@ -70,8 +82,12 @@ class Judgement:
 class Roster:
     """The sealed rows and the counters of one device."""
 
-    def __init__(self, path: Path, keys: Keys) -> None:
+    def __init__(
+        self, path: Path, keys: Keys, *, authority: Authority | None = None, limits: Limits = DECIDED
+    ) -> None:
         self.keys = keys
+        self.limits = limits
+        self.authority = authority or Authority()
         self.rows = Rows(path, keys)
 
     def close(self) -> None:
@@ -92,6 +108,7 @@ class Roster:
             "finger": row.finger,
             "until": row.until,
             "revoked": row.revoked,
+            "role": row.role,
             "public_key": row.public_key,
         }
         self.rows.put(row.kind, token, {key: said for key, said in body.items() if said}, as_of=as_of)
@@ -123,16 +140,16 @@ class Roster:
         if not self._listening(reader, now, records):
             return self._paused(kind, now)
         row, subject = self._whose(kind, token, claim)
-        if subject and not subject_may_try(_tries(records, subject), now):
-            return self._failed(Outcome.LOCKED, kind, subject, reader, now, records, held_against=False)
+        if subject and (barred := self._barred(subject, now, records)):
+            return self._failed(barred, kind, subject, reader, now, records, held_against=False)
         if row is None:
             outcome = Outcome.MISMATCH if subject else Outcome.UNKNOWN
             return self._failed(outcome, kind, subject, reader, now, records)
-        if row.revoked:
+        if row.revoked or self._revoked(kind, token, row.subject):
             return self._failed(Outcome.REVOKED, kind, subject, reader, now, records, held_against=False)
         if row.until is not None and now.utc_ns > row.until * NS:
             return self._failed(Outcome.EXPIRED, kind, subject, reader, now, records, held_against=False)
-        return self._granted(kind, row.subject, row.finger, now, records)
+        return self._granted(kind, row.subject, row.finger, now, records, row.role)
 
     def compared(
         self, reading: FingerCompared, *, module: str, subject: str, now: Moment, records: Mapping[str, Any]
@@ -141,8 +158,8 @@ class Roster:
         finger = (module, reading.slot)
         if not self._listening(module, now, records):
             return self._paused("slot", now)
-        if not subject_may_try(_tries(records, subject), now):
-            return self._failed(Outcome.LOCKED, "slot", subject, module, now, records, held_against=False)
+        if barred := self._barred(subject, now, records):
+            return self._failed(barred, "slot", subject, module, now, records, held_against=False)
         match reading.result:
             case CompareResult.MATCHED:
                 return self._granted("slot", subject, finger, now, records)
@@ -151,13 +168,52 @@ class Roster:
             case CompareResult.NO_FINGER | CompareResult.POOR_IMAGE:
                 return Judgement(self._verdict(Outcome.NO_TRY, "slot", subject, now), {})
 
+    def pardon(self, pardon: Pardon, records: Mapping[str, Any]) -> dict[str, Any]:
+        """The records of those whose wait a supervisor has ended."""
+        changes: dict[str, Any] = {}
+        if pardon.subject:
+            tries = _tries(records, pardon.subject)
+            changes[_subject_key(pardon.subject)] = subject_pardoned(tries).dump()
+        if pardon.reader:
+            changes[_reader_key(pardon.reader)] = None
+        return changes
+
+    def reinstate(self, subject: str, records: Mapping[str, Any]) -> dict[str, Any]:
+        """The records once the fleet has said that somebody may try again, however often they failed."""
+        key = _subject_key(subject)
+        return {key: None} if key in records else {}
+
     def age_s(self, now: Moment) -> float | None:
-        """Seconds since the rows were last known to be right; None for an empty roster."""
+        """Seconds since the fleet was last heard of. Where it is not the authority, since the rows were
+        last known to be right; None for an empty roster."""
+        standing = self.authority.standing(now)
+        if standing.freshness is not None:
+            return standing.age_s
         known = [as_of for as_of in map(self.rows.as_of, (BUNDLE, LOCAL)) if as_of is not None]
         return max(0.0, now.utc_ns / NS - max(known)) if known else None
 
     def _listening(self, reader: str, now: Moment, records: Mapping[str, Any]) -> bool:
-        return reader_may_try(_burst(records, reader), now)
+        return reader_may_try(_burst(records, reader), now, self.limits)
+
+    def _barred(self, subject: str, now: Moment, records: Mapping[str, Any]) -> Outcome | None:
+        """Why nothing that this subject shows is even compared; None if it is."""
+        if self.authority.is_revoked(subject, None):
+            return Outcome.REVOKED
+        tries = _tries(records, subject)
+        if subject_may_try(tries, now, self.limits):
+            return None
+        return Outcome.DISABLED if tries.spent(self.limits) else Outcome.LOCKED
+
+    def _revoked(self, kind: str, token: bytes, subject: str) -> bool:
+        """Whether the fleet has revoked the credential itself, wherever its row came from."""
+        presented = pin_token(subject, token) if kind == "pin" else token
+        fleet = self.rows.current(BUNDLE)
+        epochs = (self.keys.epoch, fleet.epoch if fleet else None)
+        return any(
+            self.authority.is_revoked(None, value_of(epoch, kind, presented)[:CREDENTIAL])
+            for epoch in epochs
+            if epoch is not None
+        )
 
     def _paused(self, kind: str, now: Moment) -> Judgement:
         """Nothing is looked up, so that the answer to what is right is the answer to what is wrong."""
@@ -182,6 +238,7 @@ class Roster:
             finger=(finger[0], finger[1]) if finger else None,
             until=body.get("until"),
             revoked=body.get("revoked", False),
+            role=body.get("role"),
             public_key=body.get("public_key"),
         )
 
@@ -192,10 +249,10 @@ class Roster:
         finger: tuple[str, int] | None,
         now: Moment,
         records: Mapping[str, Any],
+        role: str | None = None,
     ) -> Judgement:
-        verdict = replace(
-            self._verdict(Outcome.GRANTED, kind, subject, now), level=LEVELS[kind], finger=finger
-        )
+        granted = self._verdict(Outcome.GRANTED, kind, subject, now)
+        verdict = replace(granted, level=LEVELS[kind], finger=finger, role=role)
         # A badge proves nothing, so showing it forgives nothing.
         key = _subject_key(subject)
         return Judgement(verdict, {key: None} if kind != "badge" and key in records else {})
@@ -211,10 +268,10 @@ class Roster:
         *,
         held_against: bool = True,
     ) -> Judgement:
-        burst = reader_failed(_burst(records, reader), now)
+        burst = reader_failed(_burst(records, reader), now, self.limits)
         changes = {_reader_key(reader): burst.dump()}
         if subject and held_against:
-            changes[_subject_key(subject)] = subject_failed(_tries(records, subject), now).dump()
+            changes[_subject_key(subject)] = subject_failed(_tries(records, subject), now, self.limits).dump()
         verdict = self._verdict(outcome, kind, subject, now)
         return Judgement(replace(verdict, reader_paused=burst.paused), changes)
 

@@ -1,7 +1,7 @@
 """Who is on duty: from factors to a login, from a login to a session, and how both end. Pure.
 
-Workflows share this room. Each says what a person is proving themselves for, and which sets of factors
-that needs; what follows once they have proved it, and what the end of a session means, is the workflow's.
+Workflows share this room. Each says what a person is proving themselves for, and what that asks of them;
+what follows once they have proved it, and what the end of a session means, is the workflow's.
 """
 
 from collections.abc import Mapping
@@ -9,16 +9,53 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 from agent.clock import NS, Moment
+from agent.freshness import Freshness
+from agent.policy import Policy
+from agent.standing import Standing
 from agent.workflow import Decision, Dismissed, Draft, FactorShown, Lane, Order, Outcome, Verdict, sound
 from drivers.readings import CompareFinger, Tone
-
-FactorSets = tuple[frozenset[str], ...]
-"""Each set is enough."""
 
 GRAIN = 0.1
 """Part of the idle time to which activity is noted, so that the state is not written anew with every scan."""
 ANSWER_WITHIN = 0.9
 """Part of the login's time that the finger has: its absence shall be told before the login lapses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What somebody is to prove themselves for, and what that asks of them now."""
+
+    action: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """Somebody has shown all that an action asks of one person."""
+
+    subject: str
+    kinds: tuple[str, ...]
+    level: int
+    role: str | None = None
+    second: Self | None = None
+    """Who stood by, where the action asks for two."""
+
+    def told(self) -> dict[str, Any]:
+        """The second person, as entries name them; nothing where there was none."""
+        second = self.second
+        return {"second_person": {"ref": second.subject, "factors": list(second.kinds)}} if second else {}
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "subject": self.subject,
+            "kinds": list(self.kinds),
+            "level": self.level,
+            "role": self.role,
+        }
+
+    @classmethod
+    def load(cls, record: Mapping[str, Any]) -> Self:
+        return cls(**{**record, "kinds": tuple(record["kinds"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +73,17 @@ class Login:
     """Module and slot that hold this subject's template."""
     boot: str
     mono_ns: int
+    role: str | None = None
+    action: str = "session"
+    first: Proven | None = None
+    """Who has proved themselves for `action` already, where it asks for two."""
 
     @classmethod
-    def after(cls, before: Self | None, verdict: Verdict, subject: str, unit: str, at: Moment) -> Self:
+    def after(
+        cls, before: Self | None, verdict: Verdict, subject: str, unit: str, at: Moment, action: str
+    ) -> Self:
         """The login with one more factor; another subject's begins anew."""
+        first = before.first if before else None
         if before is not None and before.subject != subject:
             before = None
         kinds = before.kinds if before else ()
@@ -51,7 +95,19 @@ class Login:
             finger=verdict.finger or (before.finger if before else None),
             boot=at.boot,
             mono_ns=at.mono_ns,
+            role=verdict.role or (before.role if before else None),
+            action=action,
+            first=first,
         )
+
+    @property
+    def proven(self) -> Proven:
+        return Proven(subject=self.subject, kinds=self.kinds, level=self.level, role=self.role)
+
+    @property
+    def waits(self) -> bool:
+        """Whether this person has done their part, and somebody else is to come."""
+        return self.first is not None and self.first.subject == self.subject
 
     def awaits(self, slot: Verdict) -> bool:
         """Whether this is the finger that was asked for. Any other may be right, but is somebody else's."""
@@ -66,12 +122,16 @@ class Login:
             "finger": self.finger and list(self.finger),
             "boot": self.boot,
             "mono_ns": self.mono_ns,
+            "role": self.role,
+            "action": self.action,
+            "first": self.first and self.first.dump(),
         }
 
     @classmethod
     def load(cls, record: Mapping[str, Any]) -> Self:
         finger = record["finger"] and (record["finger"][0], record["finger"][1])
-        return cls(**{**record, "kinds": tuple(record["kinds"]), "finger": finger})
+        first = record.get("first") and Proven.load(record["first"])
+        return cls(**{**record, "kinds": tuple(record["kinds"]), "finger": finger, "first": first})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +144,20 @@ class Session:
     opened_ns: int
     active_ns: int
     """When there was last something to do, to a tenth of the idle time."""
+    role: str | None = None
+    second: Proven | None = None
 
     @classmethod
-    def opened(cls, login: Login, at: Moment) -> Self:
+    def opened(cls, proven: Proven, at: Moment) -> Self:
         """The session of somebody who has proved who they are."""
         return cls(
-            driver=login.subject,
-            kinds=login.kinds,
+            driver=proven.subject,
+            kinds=proven.kinds,
             boot=at.boot,
             opened_ns=at.mono_ns,
             active_ns=at.mono_ns,
+            role=proven.role,
+            second=proven.second,
         )
 
     def dump(self) -> dict[str, Any]:
@@ -103,11 +167,25 @@ class Session:
             "boot": self.boot,
             "opened_ns": self.opened_ns,
             "active_ns": self.active_ns,
+            "role": self.role,
+            "second": self.second and self.second.dump(),
         }
 
     @classmethod
     def load(cls, record: Mapping[str, Any]) -> Self:
-        return cls(**{**record, "kinds": tuple(record["kinds"])})
+        second = record.get("second") and Proven.load(record["second"])
+        return cls(**{**record, "kinds": tuple(record["kinds"]), "second": second})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlocking:
+    """A supervisor waits for the badge of somebody who is locked out."""
+
+    boot: str
+    mono_ns: int
+
+    def dump(self) -> dict[str, Any]:
+        return {"boot": self.boot, "mono_ns": self.mono_ns}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +194,7 @@ class Duty:
 
     login: Login | None = None
     session: Session | None = None
+    unlocking: Unlocking | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,13 +214,27 @@ S = TypeVar("S", bound=Duty)
 # -- time -----------------------------------------------------------------------------------------
 
 
-def lapse(state: S, at: Moment, times: Times) -> tuple[S, tuple[Draft, ...]]:
-    """Drop the login that nobody completed in time, or whose boot is over."""
-    login = state.login
-    if login is None or (login.boot == at.boot and at.since(login.mono_ns) < times.login):
-        return state, ()
-    data = {"unit": login.unit, "factors": list(login.kinds)}
-    return replace(state, login=None), (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)
+def lapse(state: S, at: Moment, times: Times, standing: Standing) -> tuple[S, tuple[Draft, ...]]:
+    """Drop what nobody completed in time, or whose boot is over, and the login of who is revoked."""
+    entries: tuple[Draft, ...] = ()
+    login, unlocking = state.login, state.unlocking
+    if login is not None:
+        first = login.first.subject if login.first else None
+        revoked = standing.revokes(login.subject, first)
+        if revoked or _is_over(login.boot, login.mono_ns, at, times):
+            why = {"reason": "revoked"} if revoked else {}
+            data = {"unit": login.unit, "factors": list(login.kinds), **why}
+            entries = (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)
+            state = replace(state, login=None)
+    if unlocking is not None and _is_over(unlocking.boot, unlocking.mono_ns, at, times):
+        by = state.session.driver if state.session else ""
+        entries += (Draft("identity.unlock_lapsed", by, {}, Lane.STATE),)
+        state = replace(state, unlocking=None)
+    return state, entries
+
+
+def _is_over(boot: str, mono_ns: int, at: Moment, times: Times) -> bool:
+    return boot != at.boot or at.since(mono_ns) >= times.login
 
 
 def over(session: Session, at: Moment, times: Times) -> str | None:
@@ -161,6 +254,23 @@ def dismiss(state: S, event: Dismissed) -> tuple[S, tuple[Draft, ...]]:
     return replace(state, login=None), (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)
 
 
+def unfit(session: Session, policy: Policy, standing: Standing) -> str | None:
+    """Why a session that would last longer has to end; None if it may go on.
+
+    What the fleet has said counts at once. As its word ages, a session that could not be opened any more
+    does not go on either.
+    """
+    second = session.second
+    if standing.revokes(session.driver, second.subject if second else None):
+        return "revoked"
+    if standing.freshness in (None, Freshness.FRESH):
+        return None
+    enough = policy.met_by(session.kinds) and (
+        not policy.second_person or (second is not None and policy.met_by(second.kinds))
+    )
+    return None if enough else "outdated"
+
+
 def at_work(session: Session, at: Moment, times: Times) -> Session:
     """Put the end of the session off."""
     if at.since(session.active_ns) < times.idle * GRAIN:
@@ -169,10 +279,12 @@ def at_work(session: Session, at: Moment, times: Times) -> Session:
 
 
 def wake_at(duty: Duty, times: Times) -> int | None:
-    """When the next of both expires, on the monotonic clock of the session's boot; None if neither will."""
+    """When the next of these expires, on the monotonic clock of the session's boot; None if none will."""
     due = []
     if duty.login:
         due.append(duty.login.mono_ns + int(times.login * NS))
+    if duty.unlocking:
+        due.append(duty.unlocking.mono_ns + int(times.login * NS))
     if duty.session:
         due.append(_ends(duty.session, times)[0])
     return min(due, default=None)
@@ -187,34 +299,61 @@ def _ends(session: Session, times: Times) -> tuple[int, str]:
 # -- people ---------------------------------------------------------------------------------------
 
 
-def show(state: S, event: FactorShown, sets: FactorSets, times: Times) -> Decision[S] | Login:
-    """Add a factor to the login. The login itself comes back once it has all that one of `sets` asks for."""
-    verdict = event.verdict
-    if verdict.granted and verdict.kind == "slot" and not (state.login and state.login.awaits(verdict)):
-        verdict = replace(verdict, outcome=Outcome.UNASKED)
+def show(state: S, event: FactorShown, wanted: Wanted, times: Times) -> Decision[S] | Proven:
+    """Add a factor to the login. Once all that the action asks for is there, who has proved themselves."""
+    policy = wanted.policy
+    verdict = _heard(state.login, event.verdict, policy)
     if not verdict.granted or verdict.subject is None:
         return Decision(
             state=state,
-            entries=(_entry("identity.refused", event.unit, verdict, Lane.CUSTODY),),
+            entries=(told("identity.refused", event.unit, verdict, Lane.CUSTODY),),
             orders=(sound(event.unit, Tone.BAD), *_once_more(state.login, event, times)),
         )
-    login = Login.after(state.login, verdict, verdict.subject, event.unit, event.at)
-    if any(wanted <= set(login.kinds) for wanted in sets):
-        return login
+    before = _still(state.login, wanted)
+    login = Login.after(before, verdict, verdict.subject, event.unit, event.at, wanted.action)
+    entry = told("identity.factor_shown", event.unit, verdict, Lane.STATE)
+    if policy.met_by(login.kinds) and not login.waits:
+        if not policy.second_person:
+            return login.proven
+        if login.first is not None:
+            return replace(login.first, second=login.proven)
+        login = replace(login, first=login.proven)
+        data = {"unit": event.unit, "action": wanted.action, "factors": list(login.kinds)}
+        entry = Draft("identity.second_person_awaited", login.subject, data, Lane.STATE)
     return Decision(
         state=replace(state, login=login),
-        entries=(_entry("identity.factor_shown", event.unit, verdict, Lane.STATE),),
-        orders=asking(login, sets, event.at, times),
+        entries=(entry,),
+        orders=asking(login, policy, event.at, times),
     )
 
 
-def asking(login: Login, sets: FactorSets, at: Moment, times: Times) -> tuple[Order, ...]:
+def asking(login: Login, policy: Policy, at: Moment, times: Times) -> tuple[Order, ...]:
     """Ask for the rest: a tone where the last factor was shown, and the finger where one would do."""
     tone = sound(login.unit, Tone.ASK)
-    wanted = any("slot" in factors for factors in sets)
+    wanted = not login.waits and any("slot" in factors for factors in policy.sets)
     if login.finger is None or "slot" in login.kinds or not wanted:
         return (tone,)
     return tone, _compare(login.finger, login, at, times)
+
+
+def _heard(login: Login | None, verdict: Verdict, policy: Policy) -> Verdict:
+    """The roster knows who it is; whether that helps here and now is another question."""
+    if not verdict.granted:
+        return verdict
+    if not policy.sets:
+        return replace(verdict, outcome=Outcome.OUTDATED)
+    if verdict.kind == "slot" and not (login and login.awaits(verdict)):
+        return replace(verdict, outcome=Outcome.UNASKED)
+    return verdict
+
+
+def _still(login: Login | None, wanted: Wanted) -> Login | None:
+    """The login so far, without a first person who proved themselves for something else or less."""
+    if login is None or login.first is None:
+        return login
+    policy = wanted.policy
+    counts = policy.second_person and policy.met_by(login.first.kinds) and login.action == wanted.action
+    return login if counts else replace(login, first=None)
 
 
 def _once_more(login: Login | None, event: FactorShown, times: Times) -> tuple[Order, ...]:
@@ -233,7 +372,8 @@ def _compare(finger: tuple[str, int], login: Login, at: Moment, times: Times) ->
     return Order(module, CompareFinger(slot=slot, within=left * ANSWER_WITHIN))
 
 
-def _entry(type_: str, unit: str, verdict: Verdict, lane: Lane) -> Draft:
+def told(type_: str, unit: str, verdict: Verdict, lane: Lane) -> Draft:
+    """What the roster made of a factor, for the journal."""
     data = {
         "unit": unit,
         "kind": verdict.kind,

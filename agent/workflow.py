@@ -59,6 +59,16 @@ class Decision(Generic[S]):
     records: Mapping[str, "Parcel | None"] = field(default_factory=dict)
     """Parcels that changed hands: the new record, or None for one that is no longer here."""
     orders: tuple[Order, ...] = ()
+    pardon: "Pardon | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pardon:
+    """Waits that a supervisor lifts. What fifty failures disabled stays so."""
+
+    subject: str | None = None
+    reader: str | None = None
+    """Name of a unit that rests after a burst of failures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +91,9 @@ class Outcome(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     LOCKED = "locked"
+    """Too many failures: a wait before each further try."""
+    DISABLED = "disabled"
+    """Fifty failures: only the fleet lifts that."""
     PAUSED = "paused"
     """The reader is resting after a burst of failures."""
     MISMATCH = "mismatch"
@@ -90,6 +103,10 @@ class Outcome(StrEnum):
     UNASKED = "unasked"
     """A finger matched, but nobody who is proving who they are was asked for that one; or a card signed for
     something else than what is to be decided now."""
+    OUTDATED = "outdated"
+    """Right, but what the fleet has told is too old for anybody to do this."""
+    DOUBTED = "doubted"
+    """The unit that says so is not the one that was there before."""
     FORGED = "forged"
     """A card's answer that is not its key's signature over our question."""
     CLONED = "cloned"
@@ -110,6 +127,8 @@ class Verdict:
     """Module and slot that hold this subject's template; of a `slot` factor, those that were compared."""
     age_s: float | None = None
     """How old the knowledge behind this answer is."""
+    role: str | None = None
+    """What the row says its subject is: `driver`, `supervisor`, `technician`."""
     reader_paused: bool = False
     """This failure was one too many for the reader: it rests now."""
 

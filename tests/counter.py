@@ -7,6 +7,7 @@ from typing import Any
 from agent.clock import Moment
 from agent.custody import Rules, Workflow
 from agent.duty import Custody
+from agent.policy import Policy
 from agent.workflow import (
     CodeEntered,
     ControlScanned,
@@ -29,7 +30,7 @@ FINGERS = {ANNA: ("finger", 7), BORIS: ("finger", 8)}
 """Cleo has none: she types a PIN."""
 
 SETS = (frozenset({"badge", "slot"}), frozenset({"badge", "pin"}), frozenset({"badge", "static"}))
-RULES = Rules(session=SETS, handover=SETS)
+RULES = Rules(session=Policy(SETS), handover=Policy(SETS))
 
 
 @dataclass

@@ -70,7 +70,11 @@ def test_a_fingerprint_card_is_enough_alone() -> None:
     """It is held, and it has matched its holder's finger: two factors in one."""
     sets = '[["fido2"], ["badge", "slot"], ["badge", "pin"]]'
     rules = parse(GOOD.replace("[unit.gun]", f"[custody]\nsession = {sets}\n[unit.gun]")).rules()
-    assert rules.session == (frozenset({"fido2"}), frozenset({"badge", "slot"}), frozenset({"badge", "pin"}))
+    assert rules.session.sets == (
+        frozenset({"fido2"}),
+        frozenset({"badge", "slot"}),
+        frozenset({"badge", "pin"}),
+    )
 
 
 def test_the_least_file_is_good() -> None:
@@ -93,8 +97,8 @@ def test_every_kind_can_be_configured_with_nothing_but_its_port(kind: str) -> No
         (
             "[broker]\nhost",
             "[other]\nhost",
-            "other: expected one of the settings broker, custody, device, fleet, journal, position, unit, "
-            "got an unknown one",
+            "other: expected one of the settings broker, custody, device, fleet, identity, journal, policy, "
+            "position, unit, got an unknown one",
         ),
         ('id = "van-0042"', "id = 42", "device.id: expected a valid string, got 42"),
         (

@@ -6,6 +6,7 @@ import pytest
 
 from agent.custody import EXCEPTIONS, HELD_LIMIT, Rules
 from agent.duty import Custody
+from agent.policy import Policy
 from agent.workflow import Lane, Parcel
 from drivers.readings import Tone
 from tests.counter import (
@@ -110,7 +111,7 @@ def test_a_window_of_nothing_refuses_nothing() -> None:
 
 
 def test_an_unattended_gate_records_what_it_sees_and_takes_nothing() -> None:
-    counter = Counter(Rules(session=(), handover=(), attended=False))
+    counter = Counter(Rules(session=Policy(()), handover=Policy(()), attended=False))
     decision = counter.scan("P1")
     assert (types(decision), tones(decision)) == (["custody.seen"], [("gun", GOOD)])
     assert counter.parcels == {}
@@ -177,7 +178,7 @@ def test_an_empty_table_cannot_be_handed_over(to: str) -> None:
 
 def test_the_receiving_driver_needs_what_the_handover_policy_wants() -> None:
     counter = on_the_table("driver", "P1")
-    counter.rules = replace(RULES, handover=(frozenset({"badge", "static"}),))
+    counter.rules = replace(RULES, handover=Policy((frozenset({"badge", "static"}),)))
     counter.badge(CLEO)
     assert types(counter.show("pin", CLEO)) == ["identity.factor_shown"]
     assert types(counter.show("static", CLEO)) == ["custody.handed_over", "custody.handover_closed"]

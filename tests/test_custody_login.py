@@ -6,6 +6,7 @@ import pytest
 
 from agent.custody import Workflow
 from agent.duty import Custody
+from agent.policy import Policy
 from agent.workflow import Outcome, Verdict
 from drivers.readings import Tone
 from tests.counter import (
@@ -44,7 +45,7 @@ def test_a_badge_without_a_template_asks_by_tone_alone() -> None:
 
 
 def test_a_finger_is_not_asked_where_no_policy_wants_one() -> None:
-    rules = replace(RULES, session=(frozenset({"badge", "pin"}),))
+    rules = replace(RULES, session=Policy((frozenset({"badge", "pin"}),)))
     assert fingers(Counter(rules).badge(ANNA)) == []
 
 
@@ -191,7 +192,7 @@ def test_a_finger_that_comes_when_its_login_has_lapsed_is_refused() -> None:
 
 
 def test_a_new_factor_gives_the_login_its_time_again() -> None:
-    counter = Counter(replace(RULES, session=(frozenset({"badge", "static", "pin"}),)))
+    counter = Counter(replace(RULES, session=Policy((frozenset({"badge", "static", "pin"}),))))
     counter.badge(ANNA)
     counter.later(20)
     counter.show("static", ANNA)
@@ -358,6 +359,6 @@ def test_a_login_awaits_no_finger_where_none_is_known() -> None:
 
 def test_the_policy_of_a_session_is_the_only_way_in() -> None:
     for sets in SETS:
-        counter = Counter(replace(RULES, session=(sets,)))
+        counter = Counter(replace(RULES, session=Policy((sets,))))
         opened = types(counter.login(CLEO)) == ["custody.session_opened"]
         assert opened is (sets == {"badge", "pin"})

@@ -391,9 +391,9 @@ def test_a_locked_subjects_badge_reads_like_an_unknown_one(door: Door) -> None:
 def test_fifty_failures_disable_for_good(door: Door) -> None:
     door.fail(LAST_TRY)
     door.now = moment(60, boot="boot-2")
-    assert door.compared(CompareResult.MATCHED).outcome is Outcome.LOCKED
+    assert door.compared(CompareResult.MATCHED).outcome is Outcome.DISABLED
     door.later(1e6)
-    assert door.compared(CompareResult.MATCHED).outcome is Outcome.LOCKED
+    assert door.compared(CompareResult.MATCHED).outcome is Outcome.DISABLED
 
 
 def test_a_lock_survives_restart_and_reboot(door: Door, path: Path) -> None:
