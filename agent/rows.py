@@ -43,12 +43,12 @@ _LOCAL = 0
 
 _SCHEMA = (
     "CREATE TABLE generation (number INTEGER PRIMARY KEY, bundle TEXT NOT NULL, buckets INTEGER NOT NULL,"
-    " epoch BLOB, epoch_id INTEGER, current INTEGER NOT NULL, ver INTEGER, as_of INTEGER)",
+    " epoch BLOB, current INTEGER NOT NULL, ver INTEGER, as_of INTEGER)",
     "CREATE TABLE page (generation INTEGER, bucket INTEGER, ver INTEGER NOT NULL, sha256 BLOB NOT NULL,"
     " rows INTEGER NOT NULL, PRIMARY KEY (generation, bucket)) WITHOUT ROWID",
     "CREATE TABLE sealed (generation INTEGER, bucket INTEGER, id BLOB, sealed BLOB NOT NULL,"
     " PRIMARY KEY (generation, bucket, id)) WITHOUT ROWID",
-    "INSERT INTO generation VALUES (0, 'local', 1, NULL, NULL, 1, NULL, NULL)",
+    "INSERT INTO generation VALUES (0, 'local', 1, NULL, 1, NULL, NULL)",
 )
 _FROM_FIRST = (
     "INSERT INTO sealed SELECT 0, 0, id, sealed FROM row",
@@ -173,6 +173,11 @@ class Rows:
             return None
         return body
 
+    def value(self, bundle: str, kind: str, token: bytes) -> bytes | None:
+        """`v` of a presented secret, by which the fleet knows it; None where the bundle is not in force."""
+        generation = self._current.get(bundle)
+        return None if generation is None else value_of(generation.epoch, kind, token)
+
     def as_of(self, bundle: str) -> int | None:
         """Seconds since 1970 UTC of what is in force of the bundle; None where there is nothing."""
         if bundle != LOCAL:
@@ -212,17 +217,15 @@ class Rows:
         row = self._writer.execute(_BY_KEY_PAGE, (KEY_PAGE, bundle, buckets, key_page)).fetchone()
         return self._generation(row) if row else None
 
-    def begin(
-        self, bundle: str, buckets: int, key_page: Page, *, epoch_id: int, epoch_key: bytes
-    ) -> Generation:
+    def begin(self, bundle: str, buckets: int, key_page: Page, epoch_key: bytes) -> Generation:
         """A generation to be filled beside the one in force; any other that was being filled is given up."""
         with self._change() as execute:
             execute("UPDATE generation SET bundle = '' WHERE bundle = ? AND current = 0", (bundle,))
             nonce = os.urandom(NONCE)
             wrapped = nonce + self.keys.wrapping().encrypt(nonce, epoch_key, bundle.encode())
             number = execute(
-                "INSERT INTO generation VALUES (NULL, ?, ?, ?, ?, 0, NULL, NULL)",
-                (bundle, buckets, wrapped, epoch_id),
+                "INSERT INTO generation VALUES (NULL, ?, ?, ?, 0, NULL, NULL)",
+                (bundle, buckets, wrapped),
             ).lastrowid
             assert number is not None
             execute(_PUT_PAGE, (number, KEY_PAGE, key_page.ver, key_page.sha256, 0))

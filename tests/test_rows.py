@@ -34,7 +34,7 @@ def page(text: str, rows: int = 0, ver: int = 1) -> Page:
 
 
 def started(rows: Rows, key_page: str = "key", buckets: int = BUCKETS, epoch: bytes = EPOCH) -> Generation:
-    return rows.begin(ROSTER, buckets, page(key_page), epoch_id=1, epoch_key=epoch)
+    return rows.begin(ROSTER, buckets, page(key_page), epoch)
 
 
 def badge(number: int) -> bytes:

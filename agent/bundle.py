@@ -1,0 +1,247 @@
+"""Bundles on the device: roster, grants and manifest, each a signed list of sealed pages.
+
+    bundles = Bundles(rows, seal, "acme/van-0042", report)
+    await bundles.accepted(document)    # verified already: which pages are lacked now?
+    bundles.wanted()                    # their hashes
+    await bundles.page(raw)             # checked, opened, and in place of its bucket
+
+Nothing here trusts who brings a page: it is taken when it is lacked and has the size and the hash that the
+signed list declares, else it is dropped and counted. What was taken is on stable storage with its hash, so
+that a download that broke off goes on with what is still lacked.
+"""
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from typing import TypeVar
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from agent import page
+from agent.documents import KEY_PAGE, Bundle, Document, Page
+from agent.rows import BadPage, Generation, Rows
+from agent.rows import Page as Held
+from agent.workflow import Draft, Lane
+
+TOTAL = 32 * 1024 * 1024
+"""Most bytes that the pages of one bundle may have together."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger("bundles")
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A bundle that is not whole yet."""
+
+    document: Document[Bundle]
+    lacked: dict[str, Page]
+    """By hash."""
+    generation: Generation | None
+    """None until its key page is here, which is all that is asked for till then."""
+    bad: set[str] = field(default_factory=set)
+    """Hashes of pages that are what was declared and still cannot be used: asking again would not help."""
+    changed: int = 0
+
+    @property
+    def kind(self) -> str:
+        return self.document.body.kind
+
+    def wanted(self) -> list[str]:
+        return [
+            digest
+            for digest, lacked in self.lacked.items()
+            if digest not in self.bad and (self.generation is not None or lacked.bucket == KEY_PAGE)
+        ]
+
+
+class Bundles:
+    """Brings the rows of this device to what the newest accepted bundles say."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        seal: X25519PrivateKey,
+        address: str,
+        report: Callable[[Draft], Awaitable[object]],
+    ) -> None:
+        """`address` is `<tenant>/<device>`; what `report` gives is done when the entry is durable."""
+        self.dropped: Counter[str] = Counter()
+        """Pages that were not taken, by reason."""
+        self._rows = rows
+        self._seal = seal
+        self._address = address
+        self._report = report
+        self._filling: dict[str, _Filling] = {}
+        self._told: set[tuple[str, str]] = set()
+        """What was refused of which bundle, and why, since its last list."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bundles")
+
+    def close(self) -> None:
+        """After the page at hand, if there is one. The rows are not closed."""
+        self._thread.shutdown()
+
+    def versions(self) -> dict[str, int]:
+        """Of the bundles that are in force."""
+        found = {kind: self._rows.current(kind) for kind in page.BUNDLES}
+        return {kind: each.ver for kind, each in found.items() if each is not None and each.ver is not None}
+
+    def wanted(self) -> list[str]:
+        """Hashes of the pages that are lacked and can be taken now."""
+        return [digest for filling in self._filling.values() for digest in filling.wanted()]
+
+    async def accepted(self, document: Document[Bundle]) -> None:
+        """A list that was verified: a newer one than before, or the same again after a restart."""
+        kind = document.body.kind
+        before = self._filling.get(kind)
+        if before is not None and before.document.sha256 == document.sha256:
+            return
+        self._filling.pop(kind, None)
+        self._told = {each for each in self._told if each[0] != kind}
+        if (mistake := _mistake(document.body)) is not None:
+            self._refused(kind, None, "schema", mistake)
+        elif not document.body.pages:
+            await self._empty(document)
+        elif (filling := await self._do(kind, None, partial(self._lay_out, document))) is not None:
+            self._filling[kind] = filling
+            await self._complete_if_whole(filling)
+
+    async def page(self, raw: bytes) -> bool:
+        """Take a page, if one of just these bytes is lacked; whether it was taken."""
+        digest = sha256(raw).hexdigest()
+        for filling in self._filling.values():
+            if digest not in filling.wanted():
+                continue
+            lacked = filling.lacked[digest]
+            if len(raw) != lacked.size:
+                return self._refused(filling.kind, lacked.bucket, "size", f"{len(raw)} bytes")
+            generation = await self._do(
+                filling.kind, lacked.bucket, partial(self._take, filling, digest, lacked, raw)
+            )
+            if generation is None:
+                return False
+            filling.generation = generation
+            filling.lacked.pop(digest)
+            filling.changed += 1
+            await self._complete_if_whole(filling)
+            return True
+        return self._refused("", None, "unwanted", f"{len(raw)} bytes")
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _lay_out(self, document: Document[Bundle]) -> _Filling | None:
+        """What is lacked; None if this very bundle is in force."""
+        body = document.body
+        key_page = next(each for each in body.pages if each.bucket == KEY_PAGE)
+        generation = self._rows.generation(body.kind, body.buckets, bytes.fromhex(key_page.sha256))
+        lacked = {each.sha256: each for each in body.pages}
+        if generation is not None:
+            self._rows.keep_only(generation, {each.bucket for each in body.pages})
+            for held in self._rows.pages(generation).values():
+                lacked.pop(held.sha256.hex(), None)
+            if not lacked and generation.ver == document.ver:
+                return None
+        return _Filling(document, lacked, generation)
+
+    def _take(self, filling: _Filling, digest: str, lacked: Page, raw: bytes) -> Generation:
+        """The generation that the page is part of. Raises BadPage."""
+        plain = page.unseal(raw, self._seal, page.info(filling.kind, self._address, lacked.ver))
+        if filling.generation is None:
+            brought = page.read_key(plain)
+            held = Held(lacked.ver, bytes.fromhex(digest), 0)
+            return self._rows.begin(filling.kind, filling.document.body.buckets, held, brought.key)
+        content = page.read_rows(filling.kind, plain)
+        held = Held(lacked.ver, bytes.fromhex(digest), len(content))
+        self._rows.replace_bucket(filling.generation, lacked.bucket, held, content)
+        return filling.generation
+
+    def _count(self, generation: Generation) -> int:
+        return sum(held.rows for held in self._rows.pages(generation).values())
+
+    def _put_in_force(self, document: Document[Bundle], generation: Generation) -> bool:
+        body = document.body
+        self._rows.complete(body.kind, generation, ver=document.ver, as_of=body.as_of)
+        return True
+
+    def _drop(self, kind: str) -> bool:
+        self._rows.drop(kind)
+        return True
+
+    # -- what comes of it -------------------------------------------------------------------------
+
+    async def _complete_if_whole(self, filling: _Filling) -> None:
+        generation = filling.generation
+        if filling.lacked or generation is None:
+            return
+        kind, document = filling.kind, filling.document
+        rows = await self._do(kind, None, partial(self._count, generation))
+        if rows is None:
+            return
+        # Told first: at a restart in between it is completed, and told, once more.
+        await self._tell_completed(document, rows, filling.changed)
+        if await self._do(kind, None, partial(self._put_in_force, document, generation)):
+            self._filling.pop(kind, None)
+
+    async def _empty(self, document: Document[Bundle]) -> None:
+        kind = document.body.kind
+        if self._rows.current(kind) is not None:
+            await self._tell_completed(document, 0, 0)
+        await self._do(kind, None, partial(self._drop, kind))
+
+    async def _tell_completed(self, document: Document[Bundle], rows: int, changed: int) -> None:
+        body = document.body
+        data = {
+            "kind": body.kind,
+            "ver": document.ver,
+            "rows": rows,
+            "pages": len(body.pages),
+            "changed": changed,
+        }
+        log.info("bundle completed", **data)
+        await self._report(Draft("fleet.bundle_completed", self._device, data, Lane.STATE))
+
+    async def _do(self, kind: str, bucket: int | None, job: Callable[[], T]) -> T | None:
+        """A job on the rows, in the thread; None if it was refused. What it was to change is as before."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+        except BadPage as bad:
+            if (filling := self._filling.get(kind)) is not None:
+                filling.bad.update(each for each, lacked in filling.lacked.items() if lacked.bucket == bucket)
+            self._refused(kind, bucket, "bad_page", str(bad))
+        except sqlite3.Error as error:
+            # A full disk, most likely. The page is still lacked, and will be asked for again.
+            self._refused(kind, bucket, "storage", str(error))
+        return None
+
+    def _refused(self, kind: str, bucket: int | None, reason: str, detail: str) -> bool:
+        """Counted each time; an entry for each reason and list: a flood must not fill the journal."""
+        self.dropped[reason] += 1
+        if (kind, reason) not in self._told:
+            self._told.add((kind, reason))
+            data = {"kind": kind or None, "bucket": bucket, "reason": reason, "detail": detail}
+            log.warning("page refused", **data)
+            self._report(Draft("fleet.page_refused", self._device, data, Lane.STATE))
+        return False
+
+    @property
+    def _device(self) -> str:
+        return self._address.rpartition("/")[2]
+
+
+def _mistake(body: Bundle) -> str | None:
+    """What no schema can tell of a list."""
+    total = sum(each.size for each in body.pages)
+    if total > TOTAL:
+        return f"expected at most {TOTAL} bytes of pages, got {total}"
+    if body.pages and not any(each.bucket == KEY_PAGE for each in body.pages):
+        return "expected a key page, got none"
+    if not body.pages and body.rows:
+        return f"expected pages for {body.rows} rows, got none"
+    return None
