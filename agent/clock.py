@@ -66,6 +66,13 @@ class Moment:
     trust: Trust = Trust.NONE
     error_s: float | None = None
     """Half-width of the interval that true time lies in; None when nothing is known."""
+    vouched: bool = False
+    """The fleet's signed time has agreed within the last day."""
+
+    @property
+    def assured(self) -> bool:
+        """Whether a decision may stand on it. Satellites can be faked by anybody near: they are evidence."""
+        return self.vouched or self.trust not in (Trust.GPS, Trust.NONE)
 
     def since(self, mono_ns: int) -> float:
         """Seconds since `mono_ns` of the same boot."""

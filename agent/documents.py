@@ -4,7 +4,7 @@ Models are strict and closed: a key that is not known here is a mistake, not a w
 is, never whether it may be believed: a `Document` is made by `agent.trust` alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -115,6 +115,10 @@ class Root(Body):
     def threshold(self, role: Role) -> int:
         return self.roles[role].threshold if role in self.roles else 1
 
+    def lets(self, role: Role, signers: Collection[str]) -> bool:
+        """Whether these are enough of its keys."""
+        return len(set(signers) & set(self.kids(role))) >= self.threshold(role)
+
     def public(self, role: Role) -> dict[str, bytes]:
         """The raw public keys of a role by kid."""
         return {kid: decoded(self.keys[kid]) for kid in self.kids(role)}
@@ -136,6 +140,9 @@ class Head(Body):
     """Every document that is current. It lives for a day, so that a device sees that it is being frozen."""
 
     documents: dict[Name, Pin]
+
+    def pin(self, name: str) -> Pin | None:
+        return next((pin for each, pin in self.documents.items() if each == name), None)
 
 
 class Page(Body):

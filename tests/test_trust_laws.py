@@ -1,0 +1,163 @@
+"""Whatever order two hundred signed documents arrive in, what is believed never goes back and never mixes."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from agent.clock import Moment
+from agent.documents import Head
+from agent.envelope import Envelope, Kind, Refused
+from agent.trust import BUNDLES, Trusted
+from tests.authority import DAY, NOON, SELF, Authority, fresh
+from tests.moments import moment
+
+Told = tuple[Kind, bytes]
+ROUNDS = 20
+NOW = moment(60)
+
+
+def story() -> tuple[bytes, list[Told], list[Told], set[Told]]:
+    """The first root, two hundred documents, the newest of each, and all that must never be believed."""
+    fleet = Authority()
+    first = fleet.root()
+    good: list[Told] = []
+    bad: list[Told] = []
+    newest: list[Told] = []
+    root, roster, grants, lists = first, b"", b"", b""
+    for ver in range(1, ROUNDS + 1):
+        roster, grants = fleet.bundle("roster", ver), fleet.bundle("grants", 2 * ver)
+        lists = fleet.revocations(ver, of={"subjects": [f"drv-{ver}"]})
+        if ver % 7 == 0:
+            fleet.signers["head"].append(fresh())
+            root = fleet.root(1 + ver // 7)
+            good.append((Kind.ROOT, root))
+        pins = {"root": root, "bundle/roster": roster, "bundle/grants": grants, "revocations": lists}
+        head = fleet.head(ver, pins)
+        newest = [
+            (Kind.ROOT, root),
+            (Kind.HEAD, head),
+            (Kind.BUNDLE, roster),
+            (Kind.BUNDLE, grants),
+            (Kind.REVOCATIONS, lists),
+        ]
+        good += newest[1:]
+        bad += [
+            (Kind.BUNDLE, fleet.bundle("roster", ver)),  # another one of the same version
+            (Kind.HEAD, fleet.head(2**63 + ver, pins)),  # fast-forwarded
+            (Kind.HEAD, fleet.head(ver, pins, iat=NOON - 2 * DAY)),  # frozen
+            (Kind.BUNDLE, fleet.bundle("grants", 2 * ver, aud="acme/locker-18")),  # of another device
+            (Kind.HEAD, fleet.head(ver, pins, by=[fresh()])),  # forged
+        ]
+    assert len(good) + len(bad) >= 180
+    as_heads = [(Kind.HEAD, raw) for kind, raw in good if kind is Kind.BUNDLE]
+    bad += as_heads[: 200 - len(good) - len(bad)]
+    return first, good + bad, newest, set(bad)
+
+
+FIRST, TOLD, NEWEST, NEVER = story()
+HEADS = [
+    Head.model_validate(Envelope.parse(Kind.HEAD, raw).claims(Kind.HEAD).body)
+    for kind, raw in TOLD
+    if kind is Kind.HEAD and (kind, raw) not in NEVER
+]
+
+
+def versions(trusted: Trusted) -> dict[str, int]:
+    found = {name: document.ver for name, document in trusted.held.items()}
+    return {**found, "root": trusted.root.ver, "head": trusted.head.ver if trusted.head else 0}
+
+
+def one_set(trusted: Trusted) -> bool:
+    """Whether some head names exactly the bundles that are in force."""
+    held = {name: trusted.held[name].pin for name in BUNDLES if name in trusted.held}
+    return not held or any({n: head.pin(n) for n in held} == held and len(held) == 2 for head in HEADS)
+
+
+class Device(RuleBasedStateMachine):
+    """A device that is told anything, in any order, again and again, and is switched off in between."""
+
+    @initialize()
+    def pinned(self) -> None:
+        self.trusted = Trusted.pin(FIRST, SELF)
+        self.records: dict[str, Any] = self.trusted.dump()
+        self.now = NOW
+        self.least = versions(self.trusted)
+        self.revoked = self.trusted.revoked
+
+    @rule(number=st.integers(0, len(TOLD) - 1))
+    def told(self, number: int) -> None:
+        try:
+            accepted = self.trusted.take(*TOLD[number], self.now)
+        except Refused:
+            return
+        for key, value in accepted.records.items():
+            self.records.pop(key, None) if value is None else self.records.update({key: value})
+        self.trusted = accepted.trusted
+
+    @rule(round_=st.integers(0, ROUNDS - 1), order=st.permutations(range(4)))
+    def told_a_whole_round(self, round_: int, order: list[int]) -> None:
+        heads = [n for n, each in enumerate(TOLD) if each[0] is Kind.HEAD and each not in NEVER]
+        for step in order:
+            self.told(heads[round_] + step)
+
+    @rule()
+    def switched_off_and_on(self) -> None:
+        self.trusted = Trusted.load(FIRST, SELF, self.records)
+
+    @rule(hours=st.integers(1, 10))
+    def time_passes(self, hours: int) -> None:
+        mono_s = self.now.mono_ns / 1e9 + hours * 3600
+        self.now = moment(mono_s) if mono_s < DAY - 3600 else self.now
+
+    @invariant()
+    def nothing_goes_back(self) -> None:
+        new = versions(self.trusted)
+        assert all(new.get(name, -1) >= least for name, least in self.least.items())
+        assert self.trusted.revoked.subjects >= self.revoked.subjects
+        self.least, self.revoked = new, self.trusted.revoked
+
+    @invariant()
+    def nothing_is_mixed(self) -> None:
+        assert one_set(self.trusted)
+
+    @invariant()
+    def nothing_wrong_is_believed(self) -> None:
+        believed = [self.trusted.root, *self.trusted.held.values(), *self.trusted.staged.values()]
+        assert not {(document.kind, document.raw) for document in believed} & NEVER
+        assert self.trusted.head is None or (Kind.HEAD, self.trusted.head.raw) not in NEVER
+
+    @invariant()
+    def everything_is_remembered(self) -> None:
+        assert self.records == self.trusted.dump()
+
+
+TestDevice = Device.TestCase
+TestDevice.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def told_all(trusted: Trusted, told: list[Told], now: Moment = NOW) -> Trusted:
+    for kind, raw in told:
+        try:
+            trusted = trusted.take(kind, raw, now).trusted
+        except Refused:
+            continue
+        assert one_set(trusted)
+    return trusted
+
+
+@given(st.permutations(range(len(TOLD))))
+@settings(max_examples=25, deadline=None)
+def test_whatever_came_before_the_newest_documents_are_believed_in_the_end(order: list[int]) -> None:
+    trusted = told_all(Trusted.pin(FIRST, SELF), [TOLD[n] for n in order])
+    trusted = told_all(trusted, NEWEST)
+    assert trusted.complete
+    assert trusted.head is not None
+    assert (trusted.head.ver, trusted.held["bundle/grants"].ver) == (ROUNDS, 2 * ROUNDS)
+    assert len(trusted.revoked.subjects) >= 1
+
+
+def test_the_story_has_two_hundred_documents_of_every_sort() -> None:
+    assert len(TOLD) == 200
+    assert len(NEVER) > 80
