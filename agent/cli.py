@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE, EXIT_JOURNAL, EXIT_HELD, EXIT_INTERRUPTED = 1, 2, 74, 75, 130
 CONFIG = Path("/etc/postern/postern.toml")
 LONGEST_DAYS = 3660
+ROLES = ("driver", "supervisor", "technician")
 
 
 class Mistake(Exception):
@@ -111,6 +112,7 @@ def _roster_commands(roster: argparse.ArgumentParser) -> None:
     add.add_argument("subject", help="the driver's reference: random, never a name")
     add.add_argument("kind", choices=("badge", "static", "pin"))
     add.add_argument("--finger", metavar="UNIT:SLOT", help="where this driver's template is, for a badge")
+    add.add_argument("--role", choices=ROLES, help="what this person is (driver)")
     add.add_argument("--days", type=_days, default=31, help="how long the row is good for (31)")
     forget = actions.add_parser("forget", help="delete the row that a secret opens")
     forget.add_argument("kind", choices=("badge", "static", "pin"))
@@ -234,7 +236,7 @@ def _roster_add(given: argparse.Namespace) -> int:
     config = load(given.config)
     finger = _finger(given.finger, {unit.name for unit in config.units if unit.role == "finger"})
     until = int(time.time()) + given.days * 86_400
-    row = Row(subject=_subject(given), kind=given.kind, finger=finger, until=until)
+    row = Row(subject=_subject(given), kind=given.kind, finger=finger, until=until, role=given.role)
     token = _token(given)
     with _roster(config.state) as roster:
         roster.put(row, token, as_of=int(time.time()))

@@ -248,7 +248,9 @@ def over(session: Session, at: Moment, times: Times) -> str | None:
 def dismiss(state: S, event: Dismissed) -> tuple[S, tuple[Draft, ...]]:
     """Drop the login of who may not be on duty any longer; what becomes of the session is the workflow's."""
     login = state.login
-    if login is None or not event.concerns(login.subject):
+    if login is None or not (
+        event.concerns(login.subject) or (login.first and event.concerns(login.first.subject))
+    ):
         return state, ()
     data = {"unit": login.unit, "factors": list(login.kinds), "reason": event.reason}
     return replace(state, login=None), (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)

@@ -7,7 +7,8 @@ from typing import Any
 from agent.clock import Moment
 from agent.custody import Rules, Workflow
 from agent.duty import Custody
-from agent.policy import Policy
+from agent.policy import LEVELS, Policy
+from agent.standing import ALONE, Standing
 from agent.workflow import (
     CodeEntered,
     ControlScanned,
@@ -29,6 +30,7 @@ ANNA, BORIS, CLEO = "drv-anna", "drv-boris", "drv-cleo"
 FINGERS = {ANNA: ("finger", 7), BORIS: ("finger", 8)}
 """Cleo has none: she types a PIN."""
 
+READERS = {"badge": "badges", "slot": "finger", "pin": "pad", "static": "terminal", "fido2": "card"}
 SETS = (frozenset({"badge", "slot"}), frozenset({"badge", "pin"}), frozenset({"badge", "static"}))
 RULES = Rules(session=Policy(SETS), handover=Policy(SETS))
 
@@ -43,9 +45,10 @@ class Counter:
     now: Moment = field(default_factory=lambda: moment(100))
     said: list[Draft] = field(default_factory=list)
     asked: list[Order] = field(default_factory=list)
+    standing: Standing = ALONE
 
     def do(self, event: Event) -> Decision[Custody]:
-        decision = Workflow(self.rules).decide(self.state, event, self.parcels)
+        decision = Workflow(self.rules).decide(self.state, event, self.parcels, self.standing)
         self.state = decision.state
         for label, parcel in decision.records.items():
             if parcel is None:
@@ -95,8 +98,8 @@ class Counter:
         finger: tuple[str, int] | None = None,
         **more: Any,
     ) -> Decision[Custody]:
-        unit = {"badge": "badges", "slot": "finger", "pin": "pad", "static": "terminal"}[kind]
-        level = 0 if kind == "badge" or outcome is not Outcome.GRANTED else 1
+        unit = READERS[kind]
+        level = LEVELS[kind] if outcome is Outcome.GRANTED else 0
         verdict = Verdict(
             outcome=outcome, kind=kind, subject=subject, level=level, finger=finger, age_s=60.0, **more
         )

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.custody import EXCEPTIONS, TO, Workflow
+from agent.freshness import Freshness
+from agent.standing import ALONE, Standing
 from agent.workflow import Decision, LabelRead, Outcome, Woken
 from drivers.readings import Signal, Tone
 from tests.counter import ANNA, BORIS, CLEO, FINGERS, Counter
@@ -23,9 +25,13 @@ ACCEPTING = {
     "custody.handover_abandoned",
     "custody.exception_opened",
     "custody.exception_cancelled",
+    "identity.subject_unlocked",
+    "identity.unlock_cancelled",
 }
 """What a good tone may stand for."""
 
+STEPS_DOWN = [Standing(age_s=1.0, freshness=step) for step in Freshness]
+REVOKED = Standing(is_revoked=lambda subject, _: subject == BORIS)
 PEOPLE = st.sampled_from([ANNA, BORIS, CLEO])
 STEPS = st.one_of(
     st.tuples(st.just("scan"), st.sampled_from(["P1", "P2", "P3"]), st.sampled_from([None, None, 1.0, 9.0])),
@@ -42,6 +48,10 @@ STEPS = st.one_of(
             [*(f"handover:{to}" for to in TO), "done", "cancel", "end", "locker:locker-9:a1", "?"]
         ),
     ),
+    st.tuples(st.just("supervisor")),
+    st.tuples(st.just("unlock")),
+    st.tuples(st.just("unlock"), st.sampled_from([ANNA, BORIS])),
+    st.tuples(st.just("standing"), st.sampled_from([ALONE, *STEPS_DOWN, REVOKED])),
     st.tuples(st.just("control"), st.sampled_from([f"exception:{reason}" for reason in EXCEPTIONS])),
     st.tuples(st.just("code")),
     st.tuples(st.just("wake")),
@@ -69,6 +79,15 @@ def step(counter: Counter, action: tuple[Any, ...]) -> Decision[Any] | None:
             return counter.control(words)
         case ("code",):
             return counter.code()
+        case ("supervisor",):
+            counter.show("badge", CLEO, role="supervisor")
+            return counter.show("pin", CLEO)
+        case ("unlock",):
+            return counter.control("unlock")
+        case ("unlock", subject):
+            return counter.show("badge", subject, Outcome.LOCKED)
+        case ("standing", standing):
+            counter.standing = standing
         case ("wake",):
             return counter.wake()
         case ("later", seconds):
@@ -143,7 +162,7 @@ def test_deciding_changes_nothing_it_was_given_and_decides_the_same_again(day: l
     for action in day:
         state, parcels = counter.state, counter.parcels
         kept = asdict(state), copy.deepcopy(parcels)
-        twin = Counter(state=state, parcels=dict(parcels), now=counter.now)
+        twin = Counter(state=state, parcels=dict(parcels), now=counter.now, standing=counter.standing)
         counter.parcels = dict(parcels)
         assert step(counter, action) == step(twin, action)
         assert (asdict(state), parcels) == kept
@@ -157,10 +176,12 @@ def test_the_workflow_is_woken_no_later_than_something_expires(day: list[tuple[A
     for action in day:
         step(counter, action)
         wake_ns = Workflow(counter.rules).wake_at(counter.state)
-        assert (wake_ns is None) is (counter.state.login is None and counter.state.session is None)
+        state = counter.state
+        assert (wake_ns is None) is (state.login is None and state.session is None)
+        assert state.unlocking is None or state.session is not None
     counter.later(4000)
     ends = counter.do(Woken(at=counter.now))
-    assert (counter.state.login, counter.state.session) == (None, None)
+    assert (counter.state.login, counter.state.session, counter.state.unlocking) == (None, None, None)
     assert ends.orders == ()
 
 

@@ -13,6 +13,7 @@ from agent.lockout import (
     LAST_TRY,
     WAIT_S,
     Burst,
+    Limits,
     Tries,
     reader_failed,
     reader_may_try,
@@ -116,6 +117,54 @@ def test_failures_of_an_older_boot_leave_the_window_too() -> None:
     before = burst(1, moment(10, boot="boot-2"), burst(18, moment(1000)))
     assert before.failed_ns == (*(0,) * 18, moment(10).mono_ns)
     assert len(burst(1, moment(605, boot="boot-2"), before).failed_ns) == 2
+
+
+# -- stricter, never looser -----------------------------------------------------------------------
+
+STRICT = Limits(tries=2, wait=60.0, last_try=4, burst=10, pause=900.0)
+
+
+def strictly_failed(times: int) -> Tries:
+    tries = Tries()
+    for _ in range(times):
+        tries = subject_failed(tries, moment(1000), STRICT)
+    return tries
+
+
+@pytest.mark.parametrize(
+    ("failures", "after_s", "may"),
+    [(1, 0, True), (2, 59.9, False), (2, 60, True), (3, 59.9, False), (4, 1e7, False)],
+)
+def test_a_stricter_config_is_heeded(failures: int, after_s: float, may: bool) -> None:
+    assert subject_may_try(strictly_failed(failures), moment(1000 + after_s), STRICT) is may
+
+
+def test_a_stricter_config_counts_what_failed_before_it() -> None:
+    before = failed(3, moment(1000))
+    assert subject_may_try(before, moment(1001))
+    assert not subject_may_try(before, moment(1001), STRICT)
+    assert not subject_may_try(failed(4, moment(1000)), moment(1e6), STRICT)
+
+
+@pytest.mark.parametrize("failures", [2, 4])
+def test_a_config_that_is_less_strict_again_lifts_no_lock(failures: int) -> None:
+    locked = Tries.load(json.loads(json.dumps(strictly_failed(failures).dump())))
+    assert not subject_may_try(locked, moment(1029))
+    assert subject_may_try(locked, moment(1030)) is (failures < STRICT.last_try)
+
+
+def test_a_reader_rests_as_soon_and_as_long_as_the_config_says() -> None:
+    resting = Burst()
+    for _ in range(10):
+        resting = reader_failed(resting, moment(1000), STRICT)
+    assert not reader_may_try(resting, moment(1899), STRICT)
+    assert reader_may_try(resting, moment(1900), STRICT)
+
+
+def test_a_count_written_down_before_waits_were_is_judged_by_its_number() -> None:
+    old = Tries.load({"failures": 5, "boot": "boot-1", "mono_ns": moment(1000).mono_ns})
+    assert not subject_may_try(old, moment(1001))
+    assert subject_may_try(old, moment(1030))
 
 
 @pytest.mark.parametrize("tries", [Tries(), failed(7, moment(1000))])

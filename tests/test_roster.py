@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from agent.clock import NS, Moment, Trust
+from agent.clock import NS, Moment, SystemClock, Trust
 from agent.keyfile import BadKeyFile
 from agent.lockout import BURST, FREE_TRIES, LAST_TRY
 from agent.roster import Roster, RosterError, Row, pin_token
-from agent.rows import Keys
-from agent.workflow import Outcome, Verdict
+from agent.rows import Keys, value_of
+from agent.standing import NEVER, Authority
+from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CompareResult, FingerCompared
 from tests.moments import NOON_NS, moment
 
@@ -24,6 +25,21 @@ ANNAS_BADGE, BORIS_BADGE = b"0100a3e9ae", b"0100b71c02"
 TOKEN = b"8f14e45fceea167a5a36dedd4bea2543"
 PIN = b"84612075"
 KEYS = Keys(bytes(range(32)), bytes(range(32, 64)))
+
+
+@dataclass
+class Fleet:
+    """What the fleet has said, and when it was last heard of."""
+
+    heard_at: float | None = None
+    subjects: set[str] = field(default_factory=set)
+    credentials: set[bytes] = field(default_factory=set)
+
+    def authority(self) -> Authority:
+        return Authority(knowledge_at=lambda: self.heard_at, is_revoked=self._is_revoked)
+
+    def _is_revoked(self, subject: str | None, credential: bytes | None) -> bool:
+        return subject in self.subjects or credential in self.credentials
 
 
 @dataclass
@@ -441,3 +457,132 @@ def test_one_reader_that_rests_leaves_the_others_alone(door: Door) -> None:
     for _ in range(BURST):
         door.present("badge", b"nobody")
     assert door.present("badge", ANNAS_BADGE, reader="other").granted
+
+
+# -- what the fleet says counts at once -----------------------------------------------------------
+
+
+@pytest.fixture
+def fleet(door: Door) -> Fleet:
+    fleet = Fleet()
+    door.roster.authority = fleet.authority()
+    return fleet
+
+
+def test_nothing_of_a_subject_that_is_revoked_counts(door: Door, fleet: Fleet) -> None:
+    assert door.present("badge", ANNAS_BADGE).granted
+    fleet.subjects.add(ANNA)
+    assert door.present("badge", ANNAS_BADGE).outcome is Outcome.REVOKED
+    assert door.present("static", TOKEN).outcome is Outcome.REVOKED
+    assert door.present("pin", PIN, claim=ANNA).outcome is Outcome.REVOKED
+    assert door.present("pin", b"wrong", claim=ANNA).outcome is Outcome.REVOKED
+    assert door.compared(CompareResult.MATCHED).outcome is Outcome.REVOKED
+    assert door.present("badge", BORIS_BADGE).granted
+
+
+@pytest.mark.parametrize(
+    ("kind", "token", "sealed_under"),
+    [("badge", ANNAS_BADGE, ANNAS_BADGE), ("static", TOKEN, TOKEN), ("pin", PIN, pin_token(ANNA, PIN))],
+)
+def test_a_credential_that_is_revoked_opens_nothing_and_the_others_do(
+    door: Door, fleet: Fleet, kind: str, token: bytes, sealed_under: bytes
+) -> None:
+    fleet.credentials.add(value_of(KEYS.epoch, kind, sealed_under)[:16])
+    for each, secret in (("badge", ANNAS_BADGE), ("static", TOKEN), ("pin", PIN)):
+        verdict = door.present(each, secret, claim=ANNA)
+        assert (verdict.outcome is Outcome.REVOKED) is (each == kind)
+
+
+def test_a_revocation_is_no_failure_of_the_subject(door: Door, fleet: Fleet) -> None:
+    fleet.subjects.add(ANNA)
+    door.present("badge", ANNAS_BADGE)
+    assert list(door.records) == ["reader/badges"]
+
+
+def test_a_verdict_says_how_long_the_fleet_was_silent_whatever_it_is(door: Door, fleet: Fleet) -> None:
+    fleet.heard_at = NOON - 7200.0
+    fleet.subjects.add(BORIS)
+    verdicts = [
+        door.present("badge", ANNAS_BADGE),
+        door.present("badge", b"nobody"),
+        door.present("badge", BORIS_BADGE),
+        door.present("pin", b"wrong", claim=ANNA),
+        door.compared(CompareResult.NO_FINGER),
+    ]
+    assert {verdict.age_s for verdict in verdicts} == {8200.0}
+    fleet.heard_at = NEVER
+    assert door.present("badge", ANNAS_BADGE).age_s is None
+
+
+def test_a_row_says_what_its_subject_is(door: Door) -> None:
+    door.roster.put(Row(subject="drv-sue", kind="badge", role="supervisor"), b"0100ffffff", as_of=NOON)
+    assert door.present("badge", b"0100ffffff").role == "supervisor"
+    assert door.present("badge", ANNAS_BADGE).role is None
+
+
+# -- what a lock can be lifted by -----------------------------------------------------------------
+
+
+def test_a_supervisor_ends_the_wait_and_nothing_else(door: Door) -> None:
+    door.fail(FREE_TRIES)
+    assert door.compared(CompareResult.MATCHED).outcome is Outcome.LOCKED
+    door.keep(door.roster.pardon(Pardon(subject=ANNA), door.records))
+    assert door.records["subject/" + ANNA]["failures"] == FREE_TRIES
+    assert door.compared(CompareResult.MATCHED).granted
+
+
+def test_no_supervisor_lifts_what_fifty_failures_disabled(door: Door) -> None:
+    door.fail(LAST_TRY)
+    door.keep(door.roster.pardon(Pardon(subject=ANNA), door.records))
+    door.later(1e6)
+    assert door.compared(CompareResult.MATCHED).outcome is Outcome.DISABLED
+
+
+def test_the_fleet_lifts_it(door: Door) -> None:
+    door.fail(LAST_TRY)
+    door.keep(door.roster.reinstate(ANNA, door.records))
+    assert door.compared(CompareResult.MATCHED).granted
+    assert door.roster.reinstate(ANNA, door.records) == {}
+
+
+def test_a_supervisor_wakes_a_reader_that_rests(door: Door) -> None:
+    for _ in range(BURST):
+        door.present("badge", b"nobody")
+    assert door.present("badge", ANNAS_BADGE).outcome is Outcome.PAUSED
+    door.keep(door.roster.pardon(Pardon(reader="badges"), door.records))
+    assert door.present("badge", ANNAS_BADGE).granted
+
+
+# -- clocks that lie ------------------------------------------------------------------------------
+
+TEN_YEARS_NS = 10 * 365 * 86_400 * NS
+
+
+def clock_at(wall_ns: int, floor_ns: int, mono_s: float = 5.0) -> SystemClock:
+    return SystemClock(
+        floor_ns=floor_ns,
+        has_rtc=True,
+        boot="boot-2",
+        mono=lambda: round(mono_s * NS),
+        wall=lambda: wall_ns,
+        ntp_age=lambda: None,
+    )
+
+
+@pytest.mark.parametrize("off_ns", [-TEN_YEARS_NS, TEN_YEARS_NS])
+def test_no_row_that_had_ended_opens_again_however_the_clock_is_set(door: Door, off_ns: int) -> None:
+    """Its end lies before the floor, and no clock is believed below that."""
+    ended_ns = (NOON + 86_400) * NS
+    door.now = clock_at(ended_ns + off_ns, floor_ns=ended_ns + NS).now()
+    assert door.present("badge", ANNAS_BADGE).outcome is Outcome.EXPIRED
+    assert door.present("static", TOKEN).outcome is Outcome.EXPIRED
+
+
+def test_a_clock_ten_years_ahead_ends_rows_and_is_not_remembered_as_the_floor(door: Door) -> None:
+    ahead = clock_at(NOON_NS + TEN_YEARS_NS, floor_ns=NOON_NS)
+    ahead.observe(Trust.NTP, NOON_NS + TEN_YEARS_NS, 5 * NS, 0.1)
+    door.now = ahead.now()
+    assert door.present("badge", ANNAS_BADGE).outcome is Outcome.EXPIRED
+    right = clock_at(NOON_NS + 60 * NS, floor_ns=ahead.next_floor_ns)
+    right.observe(Trust.NTP, right.floor_ns + 60 * NS, 5 * NS, 0.1)
+    assert right.floor_ns <= NOON_NS + 8 * 86_400 * NS, "a week at most was lost to the lie"
