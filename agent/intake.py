@@ -52,6 +52,7 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
     "nmea": (Role.POSITION,),
     "gpsd": (Role.POSITION,),
     "r503": (Role.FINGER,),
+    "cu16": (Role.DOORS,),
 }
 """Roles each kind of device can have; the first is the one it has when the config is silent."""
 

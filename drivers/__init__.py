@@ -15,6 +15,7 @@ KINDS = {
     "nmea": "NmeaDriver",
     "gpsd": "GpsdDriver",
     "r503": "R503Driver",
+    "cu16": "Cu16Driver",
 }
 """Kind, which is also the module's name, to the driver class in it."""
 
