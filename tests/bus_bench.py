@@ -74,6 +74,8 @@ async def bus_bench(bus: LockBus, kind: str, **options: Any) -> AsyncIterator[Bu
         settings = driver_class.OptionsType.model_validate({**PATIENT, **options})
         driver = driver_class(port, readings.put, settings)
         assert isinstance(driver, BoardsDriver)
+        # A second answer is sent together with the first here, not by another board.
+        vars(driver).update(TWIN_S=0.02, ROLL_S=0.05)
         made = BusBench(bus, driver, port, readings)
         try:
             yield made
@@ -86,13 +88,12 @@ async def bus_bench(bus: LockBus, kind: str, **options: Any) -> AsyncIterator[Bu
 
 
 @contextlib.asynccontextmanager
-async def at_work(bus: LockBus, kind: str, **options: Any) -> AsyncIterator[BusBench]:
-    """The same, identified and polling, with what it found at first out of the way."""
+async def at_work(
+    bus: LockBus, kind: str, *, found: int | None = None, **options: Any
+) -> AsyncIterator[BusBench]:
+    """The same, identified and polling, with what it found at first out of the way: a hook for each door."""
     async with bus_bench(bus, kind, **options) as made:
         await made.driver.identify()
         made.run()
-        async with asyncio.timeout(20):
-            await made.driver._surveyed.wait()
-        while not made.readings.empty():
-            made.readings.get_nowait()
+        await made.found(made.driver.wall.doors if found is None else found)
         yield made
