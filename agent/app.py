@@ -22,6 +22,7 @@ from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
 from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
+from agent.desk import CourierDesk
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake
 from agent.journal import SALVAGE, Journal
@@ -39,6 +40,7 @@ from agent.uplink import Uplink
 from agent.workflow import Draft, Lane, Order
 from agent.writer import JournalFailed
 from drivers.readings import (
+    ActionDone,
     Fix,
     Reading,
     Signal,
@@ -94,9 +96,9 @@ class App:
         self.units = {spec.name: Unit(spec, self._deliver) for spec in config.units}
         self.uplink: Uplink | None = None
         self.rescue: Rescue | None = None
-        self.performer = Performer(self.units, file.custody.tones, self.clock, self.report)
+        self.performer = Performer(self.units, file.custody.tones, self.clock, self.report, self._undone)
         self.decider = Decider(
-            Workflow(config.rules()),
+            CourierDesk(Workflow(config.rules())),
             Intake(self.roster),
             self.journal,
             self.performer,
@@ -248,7 +250,7 @@ class App:
             "version": VERSION,
             "config": hashlib.sha256(file.model_dump_json().encode()).hexdigest(),
             "units": {unit.name: unit.spec.kind for unit in self.units.values()},
-            "held": len(self.decider.parcels),
+            "held": self.decider.desk.held,
             "roster_age_s": self.roster.age_s(self.clock.now()),
         }
         self.report(Draft("agent.started", file.device.id, data, Lane.STATE))
@@ -275,6 +277,9 @@ class App:
             self._moved(unit, reading, now)
         else:
             await self.decider.deliver(unit, reading, now)
+
+    def _undone(self, unit: str, done: ActionDone) -> bool:
+        return self.decider.undone(unit, done)
 
     def units_changed(self) -> None:
         """A unit has come or gone: the birth message says which are there."""
@@ -322,7 +327,7 @@ class App:
 
     def status(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """What `postern status` shows. Nothing secret, nothing personal."""
-        uplink, duty = self.uplink, self.decider.state
+        uplink, duty = self.uplink, self.decider.desk.duty
         return {
             **self._birth(),
             "journal": {
@@ -335,7 +340,7 @@ class App:
             },
             "uplink": uplink
             and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},
-            "session": duty.session and {"driver": duty.session.driver, "held": duty.held},
+            "session": duty.session and {"driver": duty.session.driver, "held": self.decider.desk.held},
             "knowledge": self._knowledge(),
             "position": dict(self.position.stamp(self.clock.now())),
             "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},

@@ -7,25 +7,31 @@ handed to the journal without waiting; the performer gets the orders, and has th
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agent.clock import NS, Clock, Moment
-from agent.custody import Workflow
-from agent.duty import Custody
+from agent.desk import Desk
 from agent.intake import Intake
 from agent.journal import Journal
 from agent.performer import Performer
 from agent.position import Position
 from agent.units import Unit, told_by
 from agent.upkeep import Upkeep
-from agent.workflow import Decision, Draft, Event, FactorShown, LabelRead, Lane, Parcel, Woken
-from drivers.readings import DeviceLost, DeviceReady, FingerCompared, FixLost, Reading, Scanned, TagArrived
+from agent.workflow import Draft, FactorShown, LabelRead, Lane, Woken
+from drivers.readings import (
+    ActionDone,
+    DeviceLost,
+    DeviceReady,
+    FingerCompared,
+    FixLost,
+    Reading,
+    Scanned,
+    TagArrived,
+)
 
 INBOX = 256
 """Readings that wait for the decider; over it the ports are not read."""
-PARCEL, CUSTODY = "parcel/", "custody"
-"""The journal's records of what the workflow knows."""
 
 
 class House(Protocol):
@@ -56,7 +62,7 @@ class Decider:
 
     def __init__(
         self,
-        workflow: Workflow,
+        desk: Desk,
         intake: Intake,
         journal: Journal,
         performer: Performer,
@@ -66,25 +72,20 @@ class Decider:
         upkeep: Upkeep,
         house: House,
     ) -> None:
-        self.state = Custody()
-        self.parcels: dict[str, Parcel] = {}
-        self._workflow, self._intake = workflow, intake
+        self.desk = desk
+        self._intake = intake
         self._journal, self._performer = journal, performer
         self._clock, self._position, self._upkeep, self._house = clock, position, upkeep, house
         self._inbox: asyncio.Queue[_Arrival | Woken | asyncio.Future[None]] = asyncio.Queue(INBOX)
         self._timer: asyncio.TimerHandle | None = None
+        self._due_ns = 0
+        """When the timer goes off."""
 
     # -- life -------------------------------------------------------------------------------------
 
     def restore(self) -> None:
         """Take up the state where the last run left it."""
-        records = self._journal.records
-        self.parcels = {
-            key.removeprefix(PARCEL): Parcel(**value)
-            for key, value in records.items()
-            if key.startswith(PARCEL)
-        }
-        self.state = Custody.load(records.get(CUSTODY), held=len(self.parcels))
+        self.desk.restore(self._journal.records, self._clock.now())
 
     def start(self) -> None:
         """Let the workflow see that time has passed."""
@@ -135,6 +136,11 @@ class Decider:
 
     def _interpret(self, arrival: _Arrival) -> None:
         unit, reading = arrival.unit, arrival.reading
+        events = self.desk.notice(unit, reading, arrival.at)
+        for event in events or ():
+            self.decide_on(event)
+        if events is not None and not isinstance(reading, DeviceReady | DeviceLost):
+            return
         match reading:
             case Scanned() | TagArrived() | FingerCompared():
                 self._understand(unit, reading, arrival.at)
@@ -149,7 +155,7 @@ class Decider:
                 self._tell(unit, reading)
 
     def _understand(self, unit: Unit, reading: Scanned | TagArrived | FingerCompared, at: Moment) -> None:
-        spec, login = unit.spec, self.state.login
+        spec, login = unit.spec, self.desk.duty.login
         taken = self._intake.take(spec.name, spec.kind, spec.role, reading, at, login, self._journal.records)
         if taken is None:
             said = {"reading": type(reading).__name__}
@@ -160,59 +166,50 @@ class Decider:
             event = replace(event, full=self._upkeep.full)
         self.decide_on(event, taken.records)
 
+    def undone(self, unit: str, done: ActionDone) -> bool:
+        """An order that its unit did not even take; whether the workflow has dealt with it."""
+        events = self.desk.undone(unit, done, self._clock.now())
+        for event in events:
+            self.decide_on(event)
+        return bool(events)
+
     def _tell(self, unit: Unit, reading: Reading) -> None:
         if (draft := told_by(unit, reading)) is not None:
             self._house.report(draft)
 
     # -- decisions --------------------------------------------------------------------------------
 
-    def decide_on(self, event: Event, counters: Mapping[str, Any] | None = None) -> None:
+    def decide_on(self, event: Any, counters: Mapping[str, Any] | None = None) -> None:
         """Decide, remember, and leave the orders to the performer; `counters` are committed with it."""
         roster = self._intake.roster
         standing = roster.authority.standing(event.at)
-        decision = self._workflow.decide(self.state, event, self.parcels, standing)
+        decision = self.desk.decide(event, standing)
         entries = self._upkeep.sift(decision.entries)
-        records = {**(counters or {}), **self._changes(decision)}
+        records = {**(counters or {}), **self.desk.changes(decision)}
         if decision.pardon is not None:
             records |= roster.pardon(decision.pardon, {**self._journal.records, **records})
         done: asyncio.Future[None] | None = None
         if entries or records:
             stamp = self._position.stamp(event.at)
             done = self._journal.append(entries, event.at, stamp, records)
-        self._become(decision)
+        self.desk.become(decision)
         if decision.orders:
             answers_from = event.at if isinstance(event, FactorShown) else None
             self._performer.later(done, decision.orders, answers_from)
         self._wake_later()
 
-    def _changes(self, decision: Decision[Custody]) -> dict[str, Any]:
-        records: dict[str, Any] = {
-            PARCEL + label: None if parcel is None else asdict(parcel)
-            for label, parcel in decision.records.items()
-        }
-        state = decision.state.dump()
-        if state != self._journal.records.get(CUSTODY):
-            records[CUSTODY] = state
-        return records
-
-    def _become(self, decision: Decision[Custody]) -> None:
-        self.state = decision.state
-        for label, parcel in decision.records.items():
-            if parcel is None:
-                self.parcels.pop(label, None)
-            else:
-                self.parcels[label] = parcel
-
     # -- time -------------------------------------------------------------------------------------
 
     def _wake_later(self) -> None:
         """Have the workflow woken when the next thing expires. A timer that is early only asks again."""
-        wake_ns = self._workflow.wake_at(self.state)
-        if wake_ns is None or self._timer is not None:
+        wake_ns = self.desk.wake_at()
+        if wake_ns is None or (self._timer is not None and self._due_ns <= wake_ns):
             return
-        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
         left = max(0.0, (wake_ns - self._clock.now().mono_ns) / NS)
-        self._timer = loop.call_later(left, self._wake)
+        self._timer = asyncio.get_running_loop().call_later(left, self._wake)
+        self._due_ns = wake_ns
 
     def _wake(self) -> None:
         self._timer = None

@@ -35,11 +35,13 @@ class Performer:
         tones: str | None,
         clock: Clock,
         report: Callable[[Draft], object],
+        undone: Callable[[str, ActionDone], bool] = lambda _unit, _done: False,
     ) -> None:
+        """`undone` hears of orders that no unit took, and says whether somebody waits for them."""
         self._units = units
         self._tones = tones
         self._clock = clock
-        self._report = report
+        self._report, self._undone = report, undone
         self._waiting: asyncio.Queue[_Later] = asyncio.Queue()
         self._room = asyncio.Event()
 
@@ -74,8 +76,11 @@ class Performer:
             name, reason = unit.name, unit.order(order.action)
         else:
             name, reason = order.unit, "" if isinstance(order.action, Signal) else "unknown_unit"
-        if reason:
-            self._report(outcome_of(name, ActionDone(action=order.action, ok=False, reason=reason)))
+        if not reason:
+            return
+        done = ActionDone(action=order.action, ok=False, reason=reason)
+        if not self._undone(name, done):
+            self._report(outcome_of(name, done))
 
     async def _next_on_grid(self, start: Moment) -> None:
         past_ns = (self._clock.now().mono_ns - start.mono_ns) % GRID_NS

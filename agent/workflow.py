@@ -58,6 +58,8 @@ class Decision(Generic[S]):
     entries: tuple[Draft, ...] = ()
     records: Mapping[str, "Parcel | None"] = field(default_factory=dict)
     """Parcels that changed hands: the new record, or None for one that is no longer here."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """The workflow's other records by their full key: the new value, or None to drop it."""
     orders: tuple[Order, ...] = ()
     pardon: "Pardon | None" = None
 

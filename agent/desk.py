@@ -1,0 +1,127 @@
+"""What the decider serves: a workflow together with its state, whatever the device is there for.
+
+A desk keeps the state between two events and knows the journal's records of it. The courier's is here; a
+locker has one of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from agent.clock import Moment
+from agent.custody import Workflow
+from agent.duty import Custody
+from agent.session import Duty
+from agent.standing import Standing
+from agent.units import Unit
+from agent.workflow import Decision, Event, Parcel
+from drivers.readings import ActionDone, Reading
+
+PARCEL, CUSTODY = "parcel/", "custody"
+"""The journal's records of what the courier's workflow knows."""
+
+
+class Desk(Protocol):
+    """One workflow and its state."""
+
+    @property
+    def duty(self) -> Duty:
+        """Who is on duty, and who is proving who they are."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Parcels in custody here."""
+        ...
+
+    def restore(self, records: Mapping[str, Any], at: Moment) -> None:
+        """Take up the state where the last run left it."""
+        ...
+
+    def notice(self, unit: Unit, reading: Reading, at: Moment) -> Sequence[Any] | None:
+        """The events that a reading makes for this workflow alone; None for what others understand."""
+        ...
+
+    def undone(self, unit: str, done: ActionDone, at: Moment) -> Sequence[Any]:
+        """The events that an order makes which its unit did not take; none where nobody waits for it."""
+        ...
+
+    def decide(self, event: Any, standing: Standing) -> Decision[Any]:
+        """What to remember and to do. Changes nothing here."""
+        ...
+
+    def changes(self, decision: Decision[Any]) -> dict[str, Any]:
+        """The journal's records that a decision changes."""
+        ...
+
+    def become(self, decision: Decision[Any]) -> None:
+        """The decision is on its way to stable storage: its state is the state now."""
+        ...
+
+    def wake_at(self) -> int | None:
+        """When the next thing is due, on the monotonic clock; None if nothing is."""
+        ...
+
+    def told(self) -> Mapping[str, Any]:
+        """What `postern status` shows of this desk. Nothing secret, nothing personal."""
+        ...
+
+
+class CourierDesk:
+    """A courier's device: parcels in custody, handed over."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self.state = Custody()
+        self.parcels: dict[str, Parcel] = {}
+        self._workflow = workflow
+        self._records: Mapping[str, Any] = {}
+
+    @property
+    def duty(self) -> Custody:
+        return self.state
+
+    @property
+    def held(self) -> int:
+        return len(self.parcels)
+
+    def restore(self, records: Mapping[str, Any], at: Moment) -> None:
+        self._records = records
+        self.parcels = {
+            key.removeprefix(PARCEL): Parcel(**value)
+            for key, value in records.items()
+            if key.startswith(PARCEL)
+        }
+        self.state = Custody.load(records.get(CUSTODY), held=len(self.parcels))
+
+    def notice(self, unit: Unit, reading: Reading, at: Moment) -> None:
+        return None
+
+    def undone(self, unit: str, done: ActionDone, at: Moment) -> Sequence[Any]:
+        return ()
+
+    def decide(self, event: Event, standing: Standing) -> Decision[Custody]:
+        return self._workflow.decide(self.state, event, self.parcels, standing)
+
+    def changes(self, decision: Decision[Custody]) -> dict[str, Any]:
+        records: dict[str, Any] = {
+            PARCEL + label: None if parcel is None else asdict(parcel)
+            for label, parcel in decision.records.items()
+        }
+        state = decision.state.dump()
+        if state != self._records.get(CUSTODY):
+            records[CUSTODY] = state
+        return records
+
+    def become(self, decision: Decision[Custody]) -> None:
+        self.state = decision.state
+        for label, parcel in decision.records.items():
+            if parcel is None:
+                self.parcels.pop(label, None)
+            else:
+                self.parcels[label] = parcel
+
+    def wake_at(self) -> int | None:
+        return self._workflow.wake_at(self.state)
+
+    def told(self) -> Mapping[str, Any]:
+        return {}
