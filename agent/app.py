@@ -13,11 +13,11 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
-from agent import VERSION, control, keyfile
+from agent import VERSION, control
 from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
 from agent.config import Config
 from agent.custody import Workflow
@@ -26,6 +26,7 @@ from agent.desk import CourierDesk
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake
 from agent.journal import SALVAGE, Journal
+from agent.keystore import FOLDER, Keystore
 from agent.ledger import TILE
 from agent.performer import Performer
 from agent.position import Position
@@ -37,11 +38,13 @@ from agent.standing import Authority
 from agent.units import Unit
 from agent.upkeep import Upkeep
 from agent.uplink import Uplink
-from agent.workflow import Draft, Lane, Order
+from agent.vault import Vault
+from agent.workflow import Dismissed, Draft, Lane, Order
 from agent.writer import JournalFailed
 from drivers.readings import (
     ActionDone,
     Fix,
+    InputChanged,
     Reading,
     Signal,
     Tone,
@@ -57,10 +60,11 @@ LAST_WORDS_S = 5.0
 """Deadline of each step of an orderly end."""
 
 JOURNAL = "journal.db"
-DEVICE_KEY = "keys/device"
 FLOOR = "floor_ns"
 FLOOR_STEP_NS = 3600 * NS
 """How far the time floor rises before it is worth a write."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger("agent")
 
@@ -80,19 +84,20 @@ class App:
             track_beyond=file.position.track_beyond,
         )
         config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.keystore = Keystore.of(config.state)
         self.roster = Roster(
             config.state / "roster.db",
-            Keys.load(config.state / "keys"),
+            Keys.none() if self.keystore.wiped else Keys.load(config.state / FOLDER),
             authority=Authority(ladder=file.identity.ladder()),
             limits=file.identity.limits(),
         )
         self.journal = Journal(
             config.state / JOURNAL,
             source=config.source,
-            key=keyfile.load(config.state / DEVICE_KEY),
+            key=self.keystore.load("device").reveal(),
             on_trouble=self._journal_trouble,
         )
-        self.upkeep = Upkeep(self.journal, config.limits(), file.device.id, self._stamp)
+        self.upkeep = Upkeep(self.journal, config.limits(), file.device.id, self.stamp)
         self.units = {spec.name: Unit(spec, self._deliver) for spec in config.units}
         self.uplink: Uplink | None = None
         self.rescue: Rescue | None = None
@@ -107,6 +112,14 @@ class App:
             upkeep=self.upkeep,
             house=self,
         )
+        self.vault = Vault(
+            self.keystore,
+            self.roster,
+            self.journal,
+            config.switch,
+            device=file.device.id,
+            house=self,
+        )
         self._stop = asyncio.Event()
         self._trouble: str | None = None
 
@@ -119,6 +132,7 @@ class App:
         self.rescue = await self._open_journal()
         self.journal.failed.add_done_callback(lambda _: self._stop.set())
         self._restore()
+        await self.vault.resume()
         self.uplink = Uplink(
             self.journal,
             server,
@@ -131,7 +145,9 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         try:
-            async with control.serve(self.config.state / control.SOCKET, {"status": self.status}):
+            async with control.serve(
+                self.config.state / control.SOCKET, {"status": self.status, **self.vault.answers()}
+            ):
                 await self._run_tasks(self.uplink)
         except* JournalFailed as failed:
             log.critical(
@@ -147,10 +163,22 @@ class App:
     def stop(self) -> None:
         self._stop.set()
 
+    async def visit(self, work: Callable[[Vault], Awaitable[T]]) -> T:
+        """What a command does in this house while no agent runs: nothing is opened but the journal."""
+        self.rescue = await self._open_journal()
+        self._restore()
+        try:
+            await self.vault.resume()
+            return await work(self.vault)
+        finally:
+            self.decider.finish()
+            await self.journal.close()
+            self.roster.close()
+
     async def _open_journal(self) -> Rescue | None:
         """Open what is there; of a damaged file, what is good in it. Raises JournalFailed."""
         path = self.config.state / JOURNAL
-        key = keyfile.load(self.config.state / DEVICE_KEY)
+        key = self.keystore.load("device").reveal()
         rescue = await asyncio.get_running_loop().run_in_executor(None, examine, path, key)
         await self.journal.open(rescue.carried() if rescue else None)
         return rescue or unfinished(path, self.journal.records, key)
@@ -164,7 +192,7 @@ class App:
             return
         log.error("journal was damaged", **told(saved))
         damaged = Draft("journal.damaged", self.config.file.device.id, told(saved))
-        now, position = self._stamp()
+        now, position = self.stamp()
         await self.journal.append([damaged], now, position, {SALVAGE: None})
         if self.uplink is not None:
             self.uplink.announce()
@@ -182,6 +210,8 @@ class App:
                 start(self._supervised("look over", self._look_over), name="look over"),
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
             ]
+            if (watch := self.vault.watch()) is not None:
+                tasks.append(start(self._supervised("tamper", watch), name="tamper"))
             if self.rescue is not None:
                 tasks.append(start(self._salvage(self.rescue), name="salvage"))
             tasks += [
@@ -226,10 +256,10 @@ class App:
 
     def report(self, draft: Draft) -> asyncio.Future[None]:
         """An entry that no workflow decides about."""
-        now, position = self._stamp()
+        now, position = self.stamp()
         return self.journal.append([draft], now, position)
 
-    def _stamp(self) -> tuple[Moment, Mapping[str, Any]]:
+    def stamp(self) -> tuple[Moment, Mapping[str, Any]]:
         """Time and place of an entry that is made now."""
         now = self.clock.now()
         return now, self.position.stamp(now)
@@ -275,14 +305,24 @@ class App:
         now = self.clock.now()
         if isinstance(reading, Fix):
             self._moved(unit, reading, now)
-        else:
-            await self.decider.deliver(unit, reading, now)
+            return
+        if isinstance(reading, InputChanged):
+            self.vault.saw(unit.name, reading)
+        await self.decider.deliver(unit, reading, now)
+
+    def dismiss(self, event: Dismissed) -> None:
+        """End sessions and logins at once."""
+        self.decider.decide_on(event)
 
     def _undone(self, unit: str, done: ActionDone) -> bool:
         return self.decider.undone(unit, done)
 
     def units_changed(self) -> None:
         """A unit has come or gone: the birth message says which are there."""
+        self.announce()
+
+    def announce(self) -> None:
+        """Say anew what the birth message says."""
         if self.uplink is not None:
             self.uplink.announce()
 
@@ -366,4 +406,5 @@ class App:
             "epoch": self.journal.epoch,
             "key": self.journal.notary.verifier.text if self.journal.notary else None,
             "units": units,
+            **self.vault.status(),
         }

@@ -95,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
 
     from agent.audit.command import add_commands as add_journal
     from agent.fleet.command import add_commands as add_fleet
+    from agent.identity_command import add_commands as add_identity
 
+    add_identity(commands)
     add_journal(commands)
     add_fleet(commands)
     _roster_commands(commands.add_parser("roster", help="who may identify here"))

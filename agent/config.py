@@ -20,6 +20,7 @@ from agent.note import BadNote, VerifierKey
 from agent.policy import Policy
 from agent.retention import MIB, Limits
 from agent.rights import IdentitySection, PoliciesSection, Sets, mistakes, policies
+from agent.tamper import Switch
 from agent.units import UnitSpec
 from agent.workflow import Lane
 from drivers import KINDS, driver_for
@@ -124,6 +125,18 @@ class JournalSection(Section):
     telemetry_days: Annotated[int, Field(ge=1, le=3650)] = 1
 
 
+class TamperSection(Section):
+    """The switch at the case: when it reads so for a moment, this device wipes itself."""
+
+    unit: Annotated[str, StringConstraints(pattern=UNIT_NAME)]
+    """A unit that reports inputs."""
+    input: Annotated[int, Field(ge=1, le=64)]
+    closed: bool
+    """How the input reads when the case is open."""
+    hold: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """Seconds for which it must read so."""
+
+
 def _kind(text: str) -> str:
     if text not in KINDS:
         raise ValueError(f"one of {', '.join(KINDS)}")
@@ -160,6 +173,7 @@ class File(Section):
     journal: JournalSection = JournalSection()
     position: PositionSection = PositionSection()
     fleet: FleetSection = FleetSection()
+    tamper: TamperSection | None = None
     unit: dict[Annotated[str, StringConstraints(pattern=UNIT_NAME)], dict[str, Any]] = {}
 
 
@@ -214,6 +228,12 @@ class Config:
     def policies(self) -> Mapping[str, Policy]:
         """What each action asks of people."""
         return policies(self.file.policy, _short(self.file))
+
+    @property
+    def switch(self) -> Switch | None:
+        """The switch at the case, where there is one."""
+        tamper = self.file.tamper
+        return None if tamper is None else Switch(**tamper.model_dump())
 
     def server(self) -> Server:
         """Reads the password and the certificates. Raises BadConfig when they cannot be used."""
@@ -318,6 +338,10 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
             "custody.tones", f"one of the units {', '.join(sorted(names)) or '(none)'}", repr(tones)
         )
     yield from mistakes(file.policy, _short(file), file.identity, file.custody.attended)
+    if file.tamper is not None and file.tamper.unit not in names:
+        yield Mistake(
+            "tamper.unit", f"one of the units {', '.join(sorted(names)) or '(none)'}", repr(file.tamper.unit)
+        )
     if len(file.device.state.encode()) > STATE_LIMIT:
         yield Mistake(
             "device.state", f"a path of at most {STATE_LIMIT} bytes", shown("state", file.device.state)

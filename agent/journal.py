@@ -151,6 +151,20 @@ class Journal:
         self._handed = max(self._handed, kept[-1].sequence if kept else 0)
         return kept
 
+    async def naming(self, text: str, after: int, upto: int) -> list[Stored]:
+        """Entries between two sequences in which this string stands as a value; none is handed out by it."""
+        wanted = compact(text)
+        return await self._writer.submit(
+            lambda connection: store.naming(connection, wanted, after, upto), reads=True
+        )
+
+    async def salvaged_naming(self, text: str) -> int:
+        """How many of the salvaged entries that still are here have this string as a value."""
+        wanted = compact(text)
+        return await self._writer.submit(
+            lambda connection: store.salvaged_naming(connection, wanted), reads=True
+        )
+
     @property
     def handed(self) -> int | None:
         """Up to where entries have been read: they may be on their way. None while some are being read."""

@@ -64,8 +64,13 @@ class Keystore:
     @classmethod
     def of(cls, state: Path) -> "Keystore":
         """Of the device whose state folder this is, with what systemd has handed to this process."""
+        return cls.at(state / FOLDER)
+
+    @classmethod
+    def at(cls, folder: Path) -> "Keystore":
+        """With the key files in this folder."""
         handed = os.environ.get("CREDENTIALS_DIRECTORY")
-        return cls(state / FOLDER, Path(handed) if handed else None)
+        return cls(folder, Path(handed) if handed else None)
 
     def __repr__(self) -> str:
         return f"Keystore({str(self._folder)!r})"

@@ -117,6 +117,11 @@ class Roster:
         """Delete the row this secret opens, if it was added here; False if there is none."""
         return self.rows.forget(kind, token)
 
+    def wipe(self) -> int:
+        """Nothing opens from now on, and every row is deleted. How many there were. For a thread."""
+        self.keys = Keys.none()
+        return self.rows.wipe()
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -173,14 +178,14 @@ class Roster:
         changes: dict[str, Any] = {}
         if pardon.subject:
             tries = _tries(records, pardon.subject)
-            changes[_subject_key(pardon.subject)] = subject_pardoned(tries).dump()
+            changes[subject_key(pardon.subject)] = subject_pardoned(tries).dump()
         if pardon.reader:
             changes[_reader_key(pardon.reader)] = None
         return changes
 
     def reinstate(self, subject: str, records: Mapping[str, Any]) -> dict[str, Any]:
         """The records once the fleet has said that somebody may try again, however often they failed."""
-        key = _subject_key(subject)
+        key = subject_key(subject)
         return {key: None} if key in records else {}
 
     def age_s(self, now: Moment) -> float | None:
@@ -254,7 +259,7 @@ class Roster:
         granted = self._verdict(Outcome.GRANTED, kind, subject, now)
         verdict = replace(granted, level=LEVELS[kind], finger=finger, role=role)
         # A badge proves nothing, so showing it forgives nothing.
-        key = _subject_key(subject)
+        key = subject_key(subject)
         return Judgement(verdict, {key: None} if kind != "badge" and key in records else {})
 
     def _failed(
@@ -271,7 +276,7 @@ class Roster:
         burst = reader_failed(_burst(records, reader), now, self.limits)
         changes = {_reader_key(reader): burst.dump()}
         if subject and held_against:
-            changes[_subject_key(subject)] = subject_failed(_tries(records, subject), now, self.limits).dump()
+            changes[subject_key(subject)] = subject_failed(_tries(records, subject), now, self.limits).dump()
         verdict = self._verdict(outcome, kind, subject, now)
         return Judgement(replace(verdict, reader_paused=burst.paused), changes)
 
@@ -300,7 +305,7 @@ def _reader_key(reader: str) -> str:
     return f"reader/{reader}"
 
 
-def _subject_key(subject: str) -> str:
+def subject_key(subject: str) -> str:
     return f"subject/{subject}"
 
 
@@ -309,4 +314,4 @@ def _burst(records: Mapping[str, Any], reader: str) -> Burst:
 
 
 def _tries(records: Mapping[str, Any], subject: str) -> Tries:
-    return Tries.load(records.get(_subject_key(subject)))
+    return Tries.load(records.get(subject_key(subject)))

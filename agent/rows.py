@@ -11,6 +11,9 @@ of buckets, are a *generation* of their bundle. A new page takes the place of it
 generation is filled beside the one in force and takes its place when it is whole. The fleet's epoch keys
 stand here as well, sealed under the pepper, and go with it.
 
+Beside each row stands whose it is, as a digest that only this device can make and that differs from row to
+row: with the pepper and somebody's reference, their rows can be found and deleted; with less, nothing can.
+
 Reading is for the loop. Every change is one transaction on a connection of its own, and may be made in a
 thread.
 """
@@ -29,14 +32,14 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from agent import keyfile
+from agent.keystore import Keystore
 
 LOCAL = "local"
 """The bundle of the rows that were added on this device."""
 KEY_PAGE = -1
 """The bucket of the page that brings an epoch key."""
 
-CHECK, NONCE = 16, 12
+CHECK, NONCE, OWNER = 16, 12, 8
 BUSY_S = 5.0
 _LOCAL = 0
 """The number of its only generation."""
@@ -46,12 +49,12 @@ _SCHEMA = (
     " epoch BLOB, current INTEGER NOT NULL, ver INTEGER, as_of INTEGER)",
     "CREATE TABLE page (generation INTEGER, bucket INTEGER, ver INTEGER NOT NULL, sha256 BLOB NOT NULL,"
     " rows INTEGER NOT NULL, PRIMARY KEY (generation, bucket)) WITHOUT ROWID",
-    "CREATE TABLE sealed (generation INTEGER, bucket INTEGER, id BLOB, sealed BLOB NOT NULL,"
+    "CREATE TABLE sealed (generation INTEGER, bucket INTEGER, id BLOB, owner BLOB, sealed BLOB NOT NULL,"
     " PRIMARY KEY (generation, bucket, id)) WITHOUT ROWID",
     "INSERT INTO generation VALUES (0, 'local', 1, NULL, 1, NULL, NULL)",
 )
 _FROM_FIRST = (
-    "INSERT INTO sealed SELECT 0, 0, id, sealed FROM row",
+    "INSERT INTO sealed SELECT 0, 0, id, NULL, sealed FROM row",
     "UPDATE generation SET as_of = (SELECT value FROM about WHERE key = 'as_of') WHERE number = 0",
     "DROP TABLE row",
     "DROP TABLE about",
@@ -72,13 +75,22 @@ class Keys:
     epoch: bytes
     """K_epoch of the rows that were added here."""
 
+    wiped: bool = False
+    """They were taken away: these open nothing, and nothing is sealed under them."""
+
     def __repr__(self) -> str:
         return "Keys(...)"
 
     @classmethod
     def load(cls, folder: Path) -> "Keys":
-        """Read the key files, made where they do not exist yet. Raises BadKeyFile."""
-        return cls(keyfile.load(folder / "pepper"), keyfile.load(folder / "epoch"))
+        """The keys of this device, made where there are none yet. Raises BadKeyFile, also after a wipe."""
+        store = Keystore.at(folder)
+        return cls(store.load("pepper").reveal(), store.load("epoch").reveal())
+
+    @classmethod
+    def none(cls) -> "Keys":
+        """What is left after a wipe."""
+        return cls(os.urandom(32), os.urandom(32), wiped=True)
 
     def derive(self, kind: str, token: bytes) -> tuple[bytes, bytes, bytes]:
         """Lookup id, row key and check value of a secret presented to a row that was added here."""
@@ -92,6 +104,10 @@ class Keys:
     def digest(self, purpose: str, value: bytes) -> str:
         """A short keyed digest, to tell equal values apart from different ones without keeping them."""
         return hmac.digest(self.device, purpose.encode() + b"\0" + value, "sha256")[:8].hex()
+
+    def owner(self, lookup: bytes, subject: str) -> bytes:
+        """Whose the row with this lookup id is; two rows of one subject have nothing in common."""
+        return hmac.digest(self.device, b"owner\0" + lookup + subject.encode(), "sha256")[:OWNER]
 
     def wrapping(self) -> ChaCha20Poly1305:
         """What the fleet's epoch keys are sealed with."""
@@ -138,6 +154,9 @@ class Rows:
 
     def __init__(self, path: Path, keys: Keys) -> None:
         self.keys = keys
+        self.erased: frozenset[str] = frozenset()
+        """By `erasure`: whose rows are not to be taken in any more."""
+        self._path = path
         self._writer = _connect(path)
         path.chmod(0o600)
         self._prepare()
@@ -155,7 +174,7 @@ class Rows:
     def open(self, bundle: str, kind: str, token: bytes) -> dict[str, Any] | None:
         """The body of the row that this secret opens, from what is in force of the bundle."""
         generation = self._current.get(bundle)
-        if generation is None:
+        if generation is None or self.keys.wiped:
             return None
         value = value_of(generation.epoch, kind, token)
         lookup, key, check = self.keys.split(value)
@@ -196,7 +215,7 @@ class Rows:
         """Seal a row under the secret that opens it, in place of the one before."""
         with self._change() as execute:
             row = self._sealed(value_of(self.keys.epoch, kind, token), body)
-            execute("INSERT OR REPLACE INTO sealed VALUES (?, 0, ?, ?)", (_LOCAL, *row))
+            execute("INSERT OR REPLACE INTO sealed VALUES (?, 0, ?, ?, ?)", (_LOCAL, *row))
             execute("UPDATE generation SET as_of = ? WHERE number = ?", (as_of, _LOCAL))
 
     def forget(self, kind: str, token: bytes) -> bool:
@@ -205,6 +224,44 @@ class Rows:
         with self._change() as execute:
             deleted = execute("DELETE FROM sealed WHERE generation = ? AND id = ?", (_LOCAL, lookup))
             return bool(deleted.rowcount)
+
+    # -- rows that go -----------------------------------------------------------------------------
+
+    def erasure(self, subject: str) -> str:
+        """What is kept of somebody who was erased: enough to know their reference again, not to tell it."""
+        return self.keys.digest("erased", subject.encode())
+
+    def owned(self, subject: str) -> int:
+        """How many rows are this subject's. Goes through all of them: for a thread."""
+        with contextlib.closing(_connect(self._path)) as connection:
+            return len(self._of(connection, subject))
+
+    def disown(self, subject: str) -> int:
+        """Delete every row that is this subject's, wherever it came from. For a thread."""
+        with contextlib.closing(_connect(self._path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            found = self._of(connection, subject)
+            connection.executemany(_DELETE, found)
+            connection.execute("COMMIT")
+        return len(found)
+
+    def _of(self, connection: sqlite3.Connection, subject: str) -> list[tuple[int, int, bytes]]:
+        rows = connection.execute("SELECT generation, bucket, id, owner FROM sealed WHERE owner NOT NULL")
+        owner = self.keys.owner
+        return [(gen, bucket, id_) for gen, bucket, id_, whose in rows if owner(id_, subject) == whose]
+
+    def wipe(self) -> int:
+        """Nothing is opened from now on; every row and epoch key is deleted. How many rows. For a thread."""
+        self.keys = Keys.none()
+        self._current = {}
+        with contextlib.closing(_connect(self._path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            count = int(connection.execute("SELECT count(*) FROM sealed").fetchone()[0])
+            for statement in _WIPE:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
+        return count
 
     # -- rows that bundles bring ------------------------------------------------------------------
 
@@ -253,11 +310,13 @@ class Rows:
             for value, body in rows:
                 if (found := bucket_of(value, generation.buckets)) != bucket:
                     raise BadPage(f"expected rows of bucket {bucket}, got one of {found}")
+                if self._unwanted(body):
+                    continue
                 sealed.append((generation.number, bucket, *self._sealed(value, body)))
             sealed.sort()
             if len({row[2] for row in sealed}) < len(sealed):
                 raise BadPage("expected a row once, got it twice")
-            self._writer.executemany("INSERT INTO sealed VALUES (?, ?, ?, ?)", sealed)
+            self._writer.executemany("INSERT INTO sealed VALUES (?, ?, ?, ?, ?)", sealed)
             execute(_PUT_PAGE, (generation.number, bucket, page.ver, page.sha256, page.rows))
 
     def keep_only(self, generation: Generation, buckets: Collection[int]) -> int:
@@ -331,11 +390,19 @@ class Rows:
             # `execute` would take one step of it, and each step frees one page.
             self._writer.executescript("PRAGMA incremental_vacuum")
 
-    def _sealed(self, value: bytes, body: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        """Lookup id and sealed row."""
+    def _sealed(self, value: bytes, body: Mapping[str, Any]) -> tuple[bytes, bytes | None, bytes]:
+        """Lookup id, owner and sealed row."""
         lookup, key, check = self.keys.split(value)
         nonce, plain = os.urandom(NONCE), json.dumps(body, separators=(",", ":")).encode()
-        return lookup, check + nonce + ChaCha20Poly1305(key).encrypt(nonce, plain, lookup)
+        subject = body.get("subject")
+        owner = self.keys.owner(lookup, subject) if subject else None
+        return lookup, owner, check + nonce + ChaCha20Poly1305(key).encrypt(nonce, plain, lookup)
+
+    def _unwanted(self, body: Mapping[str, Any]) -> bool:
+        """Of somebody who was erased here, until the fleet has dropped them too; after a wipe, everything."""
+        subject = body.get("subject")
+        erased = subject is not None and bool(self.erased) and self.erasure(subject) in self.erased
+        return self.keys.wiped or erased
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[Any]:
@@ -353,6 +420,13 @@ _GENERATIONS = "SELECT bundle, number, buckets, epoch, generation.ver, as_of FRO
 _IN_FORCE = _GENERATIONS + " WHERE current = 1"
 _BY_KEY_PAGE = _GENERATIONS + (
     " JOIN page ON generation = number AND bucket = ? WHERE bundle = ? AND buckets = ? AND sha256 = ?"
+)
+_DELETE = "DELETE FROM sealed WHERE generation = ? AND bucket = ? AND id = ?"
+_WIPE = (
+    "DELETE FROM sealed",
+    "DELETE FROM page",
+    "DELETE FROM generation WHERE number != 0",
+    "UPDATE generation SET as_of = NULL, epoch = NULL",
 )
 _EMPTY = "DELETE FROM sealed WHERE generation = ? AND bucket = ?"
 _PUT_PAGE = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)"

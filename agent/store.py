@@ -183,6 +183,22 @@ def read(connection: sqlite3.Connection, after: int, entries: int, size: int) ->
     return within((Stored(sequence, line) for sequence, line in found), size)
 
 
+def naming(connection: sqlite3.Connection, text: bytes, after: int, upto: int) -> list[Stored]:
+    """Entries between two sequences that have this text in them."""
+    found = connection.execute(
+        "SELECT sequence, line FROM entry WHERE sequence > ? AND sequence <= ? AND instr(line, ?)"
+        " ORDER BY sequence",
+        (after, upto, text),
+    )
+    return [Stored(sequence, line) for sequence, line in found]
+
+
+def salvaged_naming(connection: sqlite3.Connection, text: bytes) -> int:
+    """How many salvaged entries, on their way to the fleet, have this text in them."""
+    (count,) = connection.execute("SELECT count(*) FROM salvaged WHERE instr(line, ?)", (text,)).fetchone()
+    return int(count)
+
+
 def within(found: Iterable[Stored], size: int) -> list[Stored]:
     """The first of them that fit in `size` bytes; at least one."""
     taken: list[Stored] = []

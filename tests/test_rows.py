@@ -277,3 +277,50 @@ def test_an_older_file_without_rows_opens(path: Path) -> None:
         assert len(rows) == 0
         whole(rows)
         assert opened(rows, 7)
+
+
+# -- rows that go ---------------------------------------------------------------------------------
+
+
+def test_the_rows_of_one_subject_are_found_and_deleted_without_their_secrets(rows: Rows) -> None:
+    whole(rows)
+    rows.put("pin", b"1234", {"subject": f"{SUBJECT}-7"}, as_of=1)
+    assert rows.owned(f"{SUBJECT}-7") == 2
+    assert rows.disown(f"{SUBJECT}-7") == 2
+    assert (rows.owned(f"{SUBJECT}-7"), opened(rows, 7), rows.open(LOCAL, "pin", b"1234")) == (0, None, None)
+    assert opened(rows, 8) == f"{SUBJECT}-8"
+
+
+def test_nothing_in_the_file_says_which_rows_belong_together(rows: Rows, path: Path) -> None:
+    for kind in ("badge", "pin", "static"):
+        rows.put(kind, b"the same", {"subject": SUBJECT}, as_of=1)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        owners = [owner for (owner,) in connection.execute("SELECT owner FROM sealed")]
+    assert len(set(owners)) == 3
+
+
+def test_without_the_pepper_nobody_finds_whose_a_row_is(rows: Rows, path: Path) -> None:
+    whole(rows)
+    with contextlib.closing(Rows(path, Keys(bytes(32), KEYS.epoch))) as thief:
+        assert thief.owned(f"{SUBJECT}-7") == 0
+
+
+def test_who_was_erased_does_not_come_back_with_a_page(rows: Rows, path: Path) -> None:
+    rows.erased = frozenset({rows.erasure(f"{SUBJECT}-7")})
+    whole(rows)
+    assert (opened(rows, 7), opened(rows, 8)) == (None, f"{SUBJECT}-8")
+    assert rows.owned(f"{SUBJECT}-7") == 0
+
+
+def test_after_a_wipe_nothing_opens_nothing_is_there_and_nothing_more_is_taken_in(
+    rows: Rows, path: Path
+) -> None:
+    lookup = KEYS.split(value_of(EPOCH, "badge", badge(7)))[0]
+    whole(rows)
+    rows.put("pin", b"1234", {"subject": SUBJECT}, as_of=1)
+    assert lookup in path.read_bytes()
+    assert rows.wipe() == 51
+    assert lookup not in path.read_bytes()
+    assert (len(rows), rows.as_of(ROSTER), rows.as_of(LOCAL)) == (0, None, None)
+    whole(rows)
+    assert (len(rows), opened(rows, 7)) == (0, None)

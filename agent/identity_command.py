@@ -1,0 +1,157 @@
+"""`postern wipe` and `postern identity`: what is taken away, and what is shown to whom it is about.
+
+Both ask a running agent over its socket; while none runs they open the journal themselves.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.keystore import SEALED
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from agent.config import Config
+    from agent.vault import Vault
+
+EXIT_USAGE, EXIT_JOURNAL = 2, 74
+
+Told = Mapping[str, Any]
+
+
+def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    wipe = commands.add_parser(
+        "wipe", help="take away every key that opens a row, and every row; the record stays"
+    )
+    wipe.add_argument("--yes", metavar="DEVICE", help="the device's id: do it without asking")
+    _config_option(wipe)
+    wipe.set_defaults(run=_wipe)
+
+    identity = commands.add_parser("identity", help="what this device holds about a driver, by reference")
+    actions = identity.add_subparsers(required=True, metavar="ACTION")
+    export = actions.add_parser("export", help="print it as JSON")
+    erase = actions.add_parser("erase", help="take away all but the reference in past entries")
+    for action, run in ((export, _export), (erase, _erase)):
+        action.add_argument("subject", metavar="DRIVER_REF")
+        _config_option(action)
+        action.set_defaults(run=run)
+
+
+def _config_option(parser: argparse.ArgumentParser) -> None:
+    default = Path("/etc/postern/postern.toml")
+    parser.add_argument("--config", type=Path, default=default, help=f"config file ({default})")
+
+
+def _wipe(given: argparse.Namespace) -> int:
+    from agent import control
+    from agent.config import load
+    from agent.keystore import Keystore
+    from agent.writer import JournalFailed
+
+    config = load(given.config)
+    device = config.file.device.id
+    typed = given.yes if given.yes is not None else _asked(device)
+    if typed != device:
+        print(f"nothing wiped: expected {device}, got {typed!r:.60}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        told = _told(
+            config,
+            lambda path: control.ask(path, "wipe", device=device),
+            lambda vault: vault.wipe("operator"),
+        )
+    except JournalFailed as failed:
+        # What must go goes, recorded by its mark; the entry follows when there is a journal again.
+        _say_what_is_left(Keystore.of(config.state).erase("operator"))
+        print(f"the keys are wiped, but the journal failed: {failed}", file=sys.stderr)
+        return EXIT_JOURNAL
+    print(f"{device} is wiped: {told['rows']} rows; keys: {', '.join(told['keys']) or 'none were left'}")
+    _say_what_is_left(told["not_erased"])
+    return 0
+
+
+def _asked(device: str) -> str:
+    if not sys.stdin.isatty():
+        return ""
+    print(f"This takes away every key and row of {device}. It has to be enrolled again afterwards.")
+    return input("Type the device's id to go on: ").strip()
+
+
+def _say_what_is_left(credentials: Sequence[str]) -> None:
+    for name in credentials:
+        print(f"postern.{name} is a systemd credential: not used any more, but not ours to erase.")
+        print(f"  Delete {SEALED}/postern.{name}; what a TPM sealed opens on this board alone.")
+    print("Flash may keep old copies of what was overwritten: destroy the card if it must not be read.")
+
+
+def _export(given: argparse.Namespace) -> int:
+    from agent import control
+    from agent.config import load
+
+    subject = given.subject
+
+    async def whole(look: Callable[[int], Awaitable[Told]]) -> dict[str, Any]:
+        told = dict(await look(0))
+        while (after := told.pop("next")) is not None:
+            more = await look(after)
+            told["entries"] = [*told["entries"], *more["entries"]]
+            told["next"] = more["next"]
+        return told
+
+    told = _told(
+        load(given.config),
+        lambda path: whole(lambda after: control.ask(path, "identity", subject=subject, after=after)),
+        lambda vault: whole(lambda after: vault.identity.export(subject, after)),
+    )
+    print(json.dumps({**told, "entries": [json.loads(line) for line in told["entries"]]}, indent=2))
+    return 0
+
+
+def _erase(given: argparse.Namespace) -> int:
+    from agent import control
+    from agent.config import load
+
+    told = _told(
+        load(given.config),
+        lambda path: control.ask(path, "erase", subject=given.subject),
+        lambda vault: vault.identity.erase(given.subject),
+    )
+    print(f"erased: {told['rows']} rows, {told['counters']} counters; past entries keep the reference alone")
+    for key in told["remaining"]:
+        print(f"still there until it is over by itself: {key}")
+    print("A template in a fingerprint module is not found by reference: the fleet knows its slot.")
+    return 0
+
+
+def _told(
+    config: "Config",
+    running: Callable[[Path], Awaitable[Told]],
+    stopped: "Callable[[Vault], Awaitable[Told]]",
+) -> Told:
+    """Ask the agent that runs at this socket; where none does, do it here. Raises JournalFailed."""
+    from agent import control
+    from agent.app import App
+    from agent.cli import EXIT_HELD, Mistake
+    from agent.keyfile import BadKeyFile
+    from agent.writer import JournalBusy
+
+    async def told() -> Told:
+        try:
+            return await running(config.state / control.SOCKET)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return await App(config).visit(stopped)
+
+    try:
+        return asyncio.run(told())
+    except (ValueError, BadKeyFile) as wrong:
+        raise Mistake(str(wrong)) from wrong
+    except JournalBusy as busy:
+        print(f"an agent holds the journal and does not answer: {busy}", file=sys.stderr)
+        raise SystemExit(EXIT_HELD) from busy
+    except (OSError, TimeoutError) as error:
+        raise SystemExit(f"{config.state}: {error}") from error
