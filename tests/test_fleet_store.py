@@ -3,96 +3,21 @@
 import random
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fleet.audit import GRACE_S, Auditor, Birth, Entries, Noted, Outcome, Work
-from agent.fleet.device_log import DeviceLog, Duplicate, New
+from agent.fleet.audit import GRACE_S, Auditor, Birth, Noted, Work
 from agent.fleet.findings import Kind
 from agent.fleet.store import Store, StoreFailed, Trust
 from agent.ledger import Frontier, leaf_hash
-from agent.note import BadNote, Checkpoint, SignerKey, open_checkpoint, sign
+from agent.note import BadNote, Checkpoint, SignerKey, sign
+from tests.desk import FLEET, NOW, Desk, Journal, batch
 from tests.test_collect import DEVICE, line
-
-FLEET = SignerKey("fleet-main", Ed25519PrivateKey.from_private_bytes(b"f" * 32))
-NOW = 1_800_000_000.0
-
-
-class Journal:
-    """A device's, as far as the fleet can see it: lines, and what is signed about them."""
-
-    def __init__(self, epoch: str = "e1", secret: bytes = b"d" * 32, lines: Iterable[bytes] = ()) -> None:
-        self.epoch = epoch
-        self.signer = SignerKey(f"test/{DEVICE}/{epoch}", Ed25519PrivateKey.from_private_bytes(secret))
-        self.lines = list(lines)
-
-    def grow(self, count: int, **changes: Any) -> "Journal":
-        for sequence in range(len(self.lines) + 1, len(self.lines) + count + 1):
-            self.lines.append(line(sequence, self.epoch, **changes))
-        return self
-
-    def copy(self, size: int) -> "Journal":
-        """As it was at a size."""
-        other = Journal(self.epoch, lines=self.lines[:size])
-        other.signer = self.signer
-        return other
-
-    def checkpoint(self, size: int | None = None) -> Checkpoint:
-        lines = self.lines[:size]
-        root = Frontier().append(*map(leaf_hash, lines)).root()
-        return Checkpoint(self.signer.name, len(lines), root)
-
-    def noted(self, size: int | None = None) -> Noted:
-        return Noted(DEVICE, sign(self.checkpoint(size).text, self.signer))
-
-    def sent(self, *sequences: int) -> Entries:
-        """These entries as a batch; all of them without any named."""
-        return batch(*(self.lines[each - 1] for each in sequences or range(1, len(self.lines) + 1)))
-
-    def born(self) -> Birth:
-        key = self.signer.verifier.text
-        return Birth(DEVICE, {"online": True, "epoch": self.epoch, "key": key})
-
-
-def batch(*lines: bytes) -> Entries:
-    log = DeviceLog(DEVICE)
-    taken = [log.take(each) for each in lines]
-    return Entries(DEVICE, [each for each in taken if isinstance(each, New | Duplicate)])
-
-
-class Desk:
-    """An auditor, and all that it has told."""
-
-    def __init__(self, path: Path) -> None:
-        self.store = Store(path)
-        self.auditor = Auditor(self.store, FLEET)
-        self.told: list[tuple[Kind, str]] = []
-        self.receipt: bytes | None = None
-
-    def take(self, *work: Work, now: float = NOW) -> Outcome:
-        outcome = self.auditor.take(work, now)
-        self.told += [(each.kind, each.text) for each in outcome.findings]
-        self.receipt = outcome.receipts.get(DEVICE, self.receipt)
-        return outcome
-
-    @property
-    def kinds(self) -> list[Kind]:
-        return [kind for kind, _ in self.told]
-
-    def cosigned(self, journal: Journal) -> int:
-        """The size of the newest receipt, checked as a device would."""
-        if self.receipt is None:
-            return 0
-        checkpoint, signers = open_checkpoint(self.receipt, journal.signer.verifier, [FLEET.verifier])
-        assert set(signers) == {journal.signer.verifier, FLEET.verifier}
-        assert checkpoint == journal.checkpoint(checkpoint.size)
-        return checkpoint.size
 
 
 @pytest.fixture
@@ -307,13 +232,22 @@ def opened(epoch: str, previous: object) -> Journal:
     return Journal(epoch, lines=[first])
 
 
+def noted(size: int, secret: bytes = b"d" * 32) -> dict[str, Any]:
+    """What a fresh journal says of the one before it."""
+    before = Journal("e1", secret).grow(64)
+    note = sign(Checkpoint(before.signer.name, size, b"r" * 32).text, before.signer)
+    return {"epoch": "e1", "file": "journal.damaged-1.db", "note": note.decode()}
+
+
 @pytest.mark.parametrize(
     ("previous", "told"),
     [
-        ({"epoch": "e1", "size": 70}, [Kind.NEW_EPOCH]),
-        ({"epoch": "e1", "size": 60}, [Kind.NEW_EPOCH, Kind.ROLLBACK]),
+        (noted(70), [Kind.NEW_EPOCH]),
+        (noted(60), [Kind.NEW_EPOCH, Kind.ROLLBACK]),
+        (noted(60, b"t" * 32), [Kind.NEW_EPOCH]),
         (None, [Kind.NEW_EPOCH]),
-        ({"epoch": "\ud800", "size": "9" * 999}, [Kind.NEW_EPOCH]),
+        ({"epoch": "e1", "note": None}, [Kind.NEW_EPOCH]),
+        ({"epoch": "\ud800", "note": "\ud800" * 999}, [Kind.NEW_EPOCH]),
     ],
 )
 def test_a_new_journal_is_told_of_with_what_it_follows(
@@ -351,3 +285,66 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(StoreFailed, match="expected a fleet's store"):
         Store(path)
+
+
+SCHEMA_1 = """
+CREATE TABLE device (name TEXT PRIMARY KEY, tenant TEXT, key BLOB, trust TEXT, unread BLOB) WITHOUT ROWID;
+CREATE TABLE ledger (id INTEGER PRIMARY KEY, device TEXT NOT NULL, epoch TEXT NOT NULL,
+ whole INTEGER NOT NULL DEFAULT 0, agreed BLOB NOT NULL, signed INTEGER NOT NULL DEFAULT 0,
+ barred INTEGER NOT NULL DEFAULT 0, stirred REAL NOT NULL, UNIQUE (device, epoch));
+CREATE TABLE leaf (ledger INTEGER, sequence INTEGER, hash BLOB NOT NULL,
+ PRIMARY KEY (ledger, sequence)) WITHOUT ROWID;
+CREATE TABLE entry (ledger INTEGER, sequence INTEGER, line BLOB NOT NULL,
+ PRIMARY KEY (ledger, sequence)) WITHOUT ROWID;
+CREATE TABLE contested (ledger INTEGER, sequence INTEGER, hash BLOB NOT NULL, line BLOB NOT NULL,
+ PRIMARY KEY (ledger, sequence)) WITHOUT ROWID;
+CREATE TABLE tile (ledger INTEGER, number INTEGER, root BLOB NOT NULL,
+ PRIMARY KEY (ledger, number)) WITHOUT ROWID;
+CREATE TABLE checkpoint (ledger INTEGER, size INTEGER, root BLOB, note BLOB NOT NULL,
+ verdict TEXT NOT NULL, PRIMARY KEY (ledger, size, root)) WITHOUT ROWID;
+CREATE TABLE receipt (ledger INTEGER, size INTEGER, note BLOB NOT NULL,
+ PRIMARY KEY (ledger, size)) WITHOUT ROWID;
+CREATE TABLE finding (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, device TEXT NOT NULL,
+ epoch TEXT NOT NULL, about TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL,
+ UNIQUE (device, epoch, kind, about));
+PRAGMA user_version = 1;
+"""
+"""As the first collectors made it."""
+
+
+def written_by_the_first(path: Path, journal: Journal, upto: int) -> None:
+    """A file of schema 1 in which the entries up to there are agreed, and the others wait for one that was
+    declared lost.
+    """
+    with sqlite3.connect(path) as old:
+        old.executescript(SCHEMA_1)
+        agreed = Frontier().append(*map(leaf_hash, journal.lines[:upto]))
+        old.execute(
+            "INSERT INTO ledger VALUES (1, ?, 'e1', ?, ?, ?, 0, 0)", (DEVICE, upto, agreed.dump(), upto)
+        )
+        pinned = (DEVICE, "test", journal.signer.verifier.public)
+        old.execute("INSERT INTO device VALUES (?, ?, ?, 'first sight', NULL)", pinned)
+        for sequence in journal.there():
+            row = journal.lines[sequence - 1]
+            old.execute("INSERT INTO leaf VALUES (1, ?, ?)", (sequence, leaf_hash(row)))
+            old.execute("INSERT INTO entry VALUES (1, ?, ?)", (sequence, row))
+        forged = line(1, subject="forged")
+        old.execute("INSERT INTO contested VALUES (1, 1, ?, ?)", (leaf_hash(forged), forged))
+        finding = ("GAP", DEVICE, "e1", "70", "of the 64 entries signed, 1 missing: 70")
+        old.execute("INSERT INTO finding VALUES (1, ?, ?, ?, ?, ?, 0)", finding)
+    old.close()
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_it_holds(tmp_path: Path) -> None:
+    journal = Journal().grow(80).lose(70).grow(9)
+    written_by_the_first(tmp_path / "fleet.db", journal, 64)
+    desk = Desk(tmp_path / "fleet.db")
+    ledger = desk.store.known_ledger(DEVICE, "e1")
+    assert ledger is not None
+    assert (ledger.accounted, desk.store.contested(ledger.id)) == (64, 1)
+    desk.take(journal.noted())
+    assert desk.cosigned(journal) == 90
+    assert [each.settled for each in desk.store.findings.all(settled=True)] == [NOW]
+    desk.store.close()
+    again = Store(tmp_path / "fleet.db")
+    again.close()

@@ -8,17 +8,19 @@ acknowledged. Order and duplicates do not matter: a checkpoint waits until the e
 Two cosigned sizes of one ledger are consistent by construction: the agreed tree only ever grows by leaves.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.fleet.device_log import EPOCH, Duplicate, Entry, New
-from agent.fleet.findings import Finding, Kind, Verdict, judge, ranges_in_words
-from agent.fleet.store import Kept, Ledger, Pinned, Store, Trust
-from agent.ledger import Frontier, leaf_hash
-from agent.note import BadNote, Checkpoint, Note, SignerKey, VerifierKey, cosign, open_checkpoint
+from agent.fleet.claims import declaration
+from agent.fleet.device_log import EPOCH, LARGEST, BadEntry, Duplicate, Entry, New
+from agent.fleet.findings import Finding, Kind, Verdict, ranges_in_words
+from agent.fleet.ledger_key import opened, parts
+from agent.fleet.settling import Settling
+from agent.fleet.store import Kept, Ledger, Pinned, Store, Trust, lane_of
+from agent.ledger import leaf_hash
+from agent.note import BadNote, Checkpoint, SignerKey, VerifierKey
 
 GRACE_S = 300.0
 """A ledger that misses entries and gets none for so long has a gap."""
@@ -68,14 +70,14 @@ class Auditor:
     def __init__(self, store: Store, signer: SignerKey | None = None, *, grace: float = GRACE_S) -> None:
         """Without a signer nothing is cosigned."""
         self.store = store
-        self._signer = signer
         self._grace = grace
         self._now = 0.0
         self._outcome = Outcome()
+        self._settling = Settling(store, signer, self._found)
 
     def trust(self, key: VerifierKey) -> None:
         """The operator names a device's key, as the device shows it. Raises BadNote."""
-        tenant, device, _ = _parts(key.name)
+        tenant, device, _ = parts(key.name)
         with self.store.transaction():
             self.store.pin(device, Pinned(tenant, key.public, Trust.GIVEN))
 
@@ -84,6 +86,8 @@ class Auditor:
         self._now, self._outcome = now, Outcome()
         stirred: dict[tuple[str, str], None] = {}
         with self.store.transaction():
+            for device in dict.fromkeys(each.device for each in work):
+                self.store.hear(device, now)
             for each in work:
                 match each:
                     case Entries(device, lines):
@@ -102,24 +106,40 @@ class Auditor:
 
     def _keep(self, device: str, lines: Sequence[New | Duplicate]) -> list[tuple[str, str]]:
         """The ledgers that have grown."""
-        ledgers: dict[str, int] = {}
+        ledgers: dict[str, Ledger] = {}
         grown: dict[str, None] = {}
         for line in lines:
             if line.epoch not in ledgers:
-                ledgers[line.epoch] = self.store.ledger(device, line.epoch, self._now).id
-            ledger = ledgers[line.epoch]
-            match self.store.keep(ledger, line.sequence, leaf_hash(line.line), line.line):
-                case Kept.NEW:
-                    self._outcome.entries.append(line.entry)
-                    grown[line.epoch] = None
-                case Kept.OTHER:
-                    # It may be what a checkpoint waits for.
-                    grown[line.epoch] = None
-                    text = f"entry {line.sequence} came with two contents"
-                    self._found(Kind.CONTRADICTION, device, line.epoch, "", text)
+                ledgers[line.epoch] = self.store.ledger(device, line.epoch, self._now)
+            if self._keep_line(ledgers[line.epoch], line):
+                grown[line.epoch] = None
         for epoch in grown:
-            self.store.stir(ledgers[epoch], self._now)
+            self.store.stir(ledgers[epoch].id, self._now)
         return [(device, epoch) for epoch in grown]
+
+    def _keep_line(self, ledger: Ledger, line: New | Duplicate) -> bool:
+        """Whether there is news: even a second content may be what a checkpoint waits for."""
+        sequence, leaf, agreed = line.sequence, leaf_hash(line.line), ledger.agreed.size
+        kept = self.store.keep(ledger.id, sequence, leaf, line.line, lane_of(line.entry), agreed)
+        if kept is Kept.SAME:
+            return False
+        if kept in (Kept.NEW, Kept.RIVAL):
+            self._outcome.entries.append(line.entry)
+        if kept in (Kept.OTHER, Kept.RIVAL):
+            text = f"entry {sequence} came with two contents"
+            self._contradicted(ledger, text, settled=sequence <= agreed)
+        try:
+            told = declaration(line.entry, sequence)
+        except BadEntry as bad:
+            self._contradicted(ledger, f"entry {sequence} declares what does not add up: {bad}")
+            return True
+        if told is not None:
+            self.store.claims.add(ledger.id, sequence, leaf, told)
+        return True
+
+    def _contradicted(self, ledger: Ledger, text: str, *, settled: bool = False) -> None:
+        """`settled` where the signed root has decided before."""
+        self._found(Kind.CONTRADICTION, ledger.device, ledger.epoch, "", text, settled=settled)
 
     # -- the device's key -------------------------------------------------------------------------
 
@@ -144,7 +164,7 @@ class Auditor:
             return
         try:
             key = VerifierKey.parse(text)
-            tenant, named, _ = _parts(key.name)
+            tenant, named, _ = parts(key.name)
             if named != device:
                 raise BadNote(f"expected a key of {device}, got one of {named}")
         except BadNote as bad:
@@ -165,14 +185,14 @@ class Auditor:
             self.store.put_aside(device, note)
             return []
         try:
-            checkpoint, epoch = _opened(device, note, pinned)
+            checkpoint, epoch = opened(device, note, pinned)
         except BadNote as bad:
             self._bad_signature(device, "checkpoint", str(bad))
             return []
         ledger = self.store.ledger(device, epoch, self._now)
-        if self.store.verdict(ledger.id, checkpoint) is Verdict.AGREED:
+        if self.store.notes.verdict(ledger.id, checkpoint) is Verdict.AGREED:
             self._answer(ledger)
-        elif self.store.verdict(ledger.id, checkpoint) is None:
+        elif self.store.notes.verdict(ledger.id, checkpoint) is None:
             self._new_checkpoint(ledger, checkpoint, note)
         return [(device, epoch)]
 
@@ -181,99 +201,25 @@ class Auditor:
             self._look_for_holes(ledger)
             if ledger.signed <= ledger.whole:
                 self.store.stir(ledger.id, self._now)
-        self.store.signed(ledger.id, checkpoint, note, Verdict.PENDING)
-        rival = self.store.rival(ledger.id, checkpoint)
+        self.store.notes.keep(ledger.id, checkpoint, note, Verdict.PENDING)
+        rival = self.store.notes.rival(ledger.id, checkpoint)
         if rival is not None:
-            self._judge(ledger, checkpoint, note, rival, None)
+            self._settling.judge(ledger, checkpoint, note, rival=rival)
 
     def _settle(self, device: str, epoch: str) -> None:
-        """Judge the checkpoints whose entries are all here, and cosign the largest that agrees."""
+        """Look at a ledger again, and answer its device if there is more to vouch for."""
         ledger = self.store.ledger(device, epoch, self._now)
-        whole = self.store.extend(ledger)
-        best: tuple[int, bytes] | None = None
-        for size, root, note in self.store.pending(ledger.id, whole):
-            ledger = self.store.ledger(device, epoch, self._now)
-            checkpoint = Checkpoint(f"{device}/{epoch}", size, root)
-            if self._agrees(ledger, checkpoint, note) and not ledger.barred:
-                best = (size, note)
-        if best is not None and self._signer is not None:
-            self.store.cosigned(ledger.id, best[0], cosign(best[1], self._signer))
+        if self._settling.settle(ledger, self._now):
             self._answer(ledger)
-
-    def _agrees(self, ledger: Ledger, checkpoint: Checkpoint, note: bytes) -> bool:
-        agreed = ledger.agreed
-        if checkpoint.size <= agreed.size:
-            computed = self.store.root(ledger.id, checkpoint.size)
-            return self._judge(ledger, checkpoint, note, None, computed)
-        leaves = self.store.leaves(ledger.id, agreed.size, checkpoint.size)
-        grown = agreed.append(*leaves)
-        if grown.root() != checkpoint.root:
-            leaves, grown = self._with_contested(ledger, checkpoint, leaves, grown)
-        if not self._judge(ledger, checkpoint, note, None, grown.root()):
-            return False
-        self.store.agree(ledger, grown, leaves)
-        if agreed.size == 0:
-            self._opened_by(ledger)
-        return True
-
-    def _with_contested(
-        self, ledger: Ledger, checkpoint: Checkpoint, leaves: list[bytes], grown: Frontier
-    ) -> tuple[list[bytes], Frontier]:
-        """The leaves that the device has signed, if they are those that came second."""
-        start = ledger.agreed.size
-        others = self.store.contested(ledger.id, start, checkpoint.size)
-        second = [others.get(start + number, leaf) for number, leaf in enumerate(leaves)]
-        tree = ledger.agreed.append(*second)
-        if tree.root() != checkpoint.root:
-            return leaves, grown
-        for index in others:
-            self.store.swap(ledger.id, index)
-        return second, tree
-
-    def _judge(
-        self,
-        ledger: Ledger,
-        checkpoint: Checkpoint,
-        note: bytes,
-        rival: bytes | None,
-        computed: bytes | None,
-    ) -> bool:
-        judged = judge(
-            checkpoint, rival=rival, signed=ledger.signed, agreed=ledger.agreed.size, computed=computed
-        )
-        self.store.signed(ledger.id, checkpoint, note, judged.verdict)
-        if judged.proven:
-            self.store.bar(ledger.id)
-        if judged.kind is not None:
-            about = f"{checkpoint.size} {checkpoint.root.hex()}"
-            self._found(judged.kind, ledger.device, ledger.epoch, about, judged.text)
-        return judged.verdict is Verdict.AGREED
+        now = self.store.ledger(device, epoch, self._now)
+        self.store.findings.settle_gaps(device, epoch, now.whole, self._now)
+        if now.agreed.size > ledger.agreed.size and not self.store.rivals(now.id, now.agreed.size, LARGEST):
+            self.store.findings.settle(device, epoch, Kind.CONTRADICTION, "", self._now)
 
     def _answer(self, ledger: Ledger) -> None:
-        receipt = self.store.receipt(ledger.id)
+        receipt = self.store.notes.receipt(ledger.id)
         if receipt is not None:
             self._outcome.receipts[ledger.device] = receipt[1]
-
-    # -- a new journal ----------------------------------------------------------------------------
-
-    def _opened_by(self, ledger: Ledger) -> None:
-        """Tell of a journal that is not the device's first, and of what it names before it."""
-        others = [each for each in self.store.ledgers(ledger.device) if each.id != ledger.id and each.signed]
-        if not others:
-            return
-        line = self.store.line(ledger.id, 1)
-        entry: Entry = json.loads(line) if line else {}
-        previous = entry["data"].get("previous") if entry.get("type") == "postern.journal.opened" else None
-        if not isinstance(previous, dict):
-            self._found(Kind.NEW_EPOCH, ledger.device, ledger.epoch, "", "names no journal before it")
-            return
-        epoch, size = previous.get("epoch"), previous.get("size")
-        text = f"follows {str(epoch)[:80]!r} at size {str(size)[:20]!r}"
-        self._found(Kind.NEW_EPOCH, ledger.device, ledger.epoch, "", text)
-        for other in others:
-            if other.epoch == epoch and isinstance(size, int) and size < other.agreed.size:
-                text = f"journal {ledger.epoch} follows size {size}; {other.agreed.size} were agreed before"
-                self._found(Kind.ROLLBACK, ledger.device, other.epoch, ledger.epoch, text)
 
     # -- gaps -------------------------------------------------------------------------------------
 
@@ -299,25 +245,9 @@ class Auditor:
         today = time.strftime("%Y-%m-%d", time.gmtime(self._now))
         self._found(Kind.BAD_SIGNATURE, device, "", f"{about} {today}", text)
 
-    def _found(self, kind: Kind, device: str, epoch: str, about: str, text: str) -> None:
+    def _found(
+        self, kind: Kind, device: str, epoch: str, about: str, text: str, *, settled: bool = False
+    ) -> None:
         finding = Finding(kind=kind, device=device, epoch=epoch, about=about, text=text)
-        if self.store.found(finding, self._now):
+        if self.store.findings.add(finding, self._now, settled=settled):
             self._outcome.findings.append(finding)
-
-
-def _opened(device: str, note: bytes, pinned: Pinned) -> tuple[Checkpoint, str]:
-    """The checkpoint, and the epoch it is of. Raises BadNote."""
-    origin = Checkpoint.parse(Note.parse(note).text).origin
-    tenant, named, epoch = _parts(origin)
-    if (tenant, named) != (pinned.tenant, device):
-        raise BadNote(f"expected a checkpoint of {pinned.tenant}/{device}, got one of {tenant}/{named}")
-    checkpoint, _ = open_checkpoint(note, VerifierKey(origin, pinned.public))
-    return checkpoint, epoch
-
-
-def _parts(origin: str) -> tuple[str, str, str]:
-    """Tenant, device and epoch. Raises BadNote."""
-    parts = origin.split("/")
-    if len(parts) != 3 or not all(parts):
-        raise BadNote(f"expected tenant/device/epoch, got {origin[:80]!r}")
-    return parts[0], parts[1], parts[2]

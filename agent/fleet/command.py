@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.fleet import books
+
 if TYPE_CHECKING:
     from agent.fleet.clerk import Clerk
     from agent.fleet.collect import Collector
@@ -30,7 +32,7 @@ EXIT_STORE = 74
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `fleet` to the `postern` command; each action sets `run`."""
-    fleet = subparsers.add_parser("fleet", help="the fleet's side: receive what devices send")
+    fleet = subparsers.add_parser("fleet", help="the fleet's side: receive what devices send, and look at it")
     actions = fleet.add_subparsers(required=True, metavar="ACTION")
     collect = actions.add_parser("collect", help="print entries as they come, one a line, until interrupted")
     collect.add_argument("--host", required=True)
@@ -63,6 +65,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     collect.add_argument("--json", action="store_true", help="entries and summary as JSON, one object a line")
     collect.set_defaults(run=run)
+    books.add_actions(actions)
 
 
 def run(given: argparse.Namespace) -> int:

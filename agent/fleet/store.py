@@ -1,19 +1,15 @@
 """What the fleet keeps, in one SQLite file: every line received, what was signed, and what was found.
 
-device      the key each device is known by, and how it came to be trusted
-ledger      one journal of one device, and how far it is whole and agreed
-leaf        hash of each line, by ledger and sequence
-entry       the lines, the same way
-contested   a second line under an id that was taken: the signed root decides
-tile        roots of 256 agreed leaves, so that an old size is checked in milliseconds
-checkpoint  what the device has signed
-receipt     what the fleet has cosigned
-finding     what was reported, once each
+    store = Store(Path("fleet.db"))
+    with store.transaction():
+        store.keep(...)
 
-Blocking. Several processes may have the same file open: nothing is remembered between two transactions.
+The tables are in `agent.fleet.schema`. Blocking. Several processes may have the same file open: nothing is
+remembered between two transactions.
 """
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,40 +17,21 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from agent.fleet.findings import Finding, Range, Verdict
+from agent.fleet.claim_book import ClaimBook
+from agent.fleet.claims import declaration
+from agent.fleet.device_log import BadEntry
+from agent.fleet.finding_book import FindingBook
+from agent.fleet.findings import Range
+from agent.fleet.note_book import NoteBook
+from agent.fleet.schema import StoreFailed, mapped, prepare
 from agent.ledger import TILE, Frontier
-from agent.note import Checkpoint
 
-SCHEMA = 1
+__all__ = ["Kept", "Ledger", "Pinned", "Store", "StoreFailed", "Trust"]
+
 BUSY_S = 30.0
 """Longest wait for another process that writes the same file."""
-
-_TABLES = (
-    "CREATE TABLE device (name TEXT PRIMARY KEY, tenant TEXT, key BLOB, trust TEXT, unread BLOB)"
-    " WITHOUT ROWID",
-    "CREATE TABLE ledger (id INTEGER PRIMARY KEY, device TEXT NOT NULL, epoch TEXT NOT NULL,"
-    " whole INTEGER NOT NULL DEFAULT 0, agreed BLOB NOT NULL, signed INTEGER NOT NULL DEFAULT 0,"
-    " barred INTEGER NOT NULL DEFAULT 0, stirred REAL NOT NULL, UNIQUE (device, epoch))",
-    "CREATE TABLE leaf (ledger INTEGER, sequence INTEGER, hash BLOB NOT NULL,"
-    " PRIMARY KEY (ledger, sequence)) WITHOUT ROWID",
-    "CREATE TABLE entry (ledger INTEGER, sequence INTEGER, line BLOB NOT NULL,"
-    " PRIMARY KEY (ledger, sequence)) WITHOUT ROWID",
-    "CREATE TABLE contested (ledger INTEGER, sequence INTEGER, hash BLOB NOT NULL, line BLOB NOT NULL,"
-    " PRIMARY KEY (ledger, sequence)) WITHOUT ROWID",
-    "CREATE TABLE tile (ledger INTEGER, number INTEGER, root BLOB NOT NULL,"
-    " PRIMARY KEY (ledger, number)) WITHOUT ROWID",
-    "CREATE TABLE checkpoint (ledger INTEGER, size INTEGER, root BLOB, note BLOB NOT NULL,"
-    " verdict TEXT NOT NULL, PRIMARY KEY (ledger, size, root)) WITHOUT ROWID",
-    "CREATE TABLE receipt (ledger INTEGER, size INTEGER, note BLOB NOT NULL,"
-    " PRIMARY KEY (ledger, size)) WITHOUT ROWID",
-    "CREATE TABLE finding (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, device TEXT NOT NULL,"
-    " epoch TEXT NOT NULL, about TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL,"
-    " UNIQUE (device, epoch, kind, about))",
-)
-
-
-class StoreFailed(Exception):
-    """The fleet's file cannot be read or written: nothing more may be acknowledged."""
+RIVALS = 8
+"""Lines kept under one id at most: whoever can publish could otherwise fill the file with them."""
 
 
 class Trust(Enum):
@@ -88,12 +65,24 @@ class Ledger:
     """The largest size that the device has signed."""
     barred: bool
     """It has signed two histories: nothing of it is cosigned any more."""
+    accounted: int
+    """Entries 1 to this one are agreed, and each is here or was declared by the device."""
+    stirred: float
+    """When something new came last."""
+
+    @property
+    def origin(self) -> str:
+        """Without the tenant, for messages."""
+        return f"{self.device}/{self.epoch}"
 
 
 class Kept(Enum):
     NEW = auto()
     SAME = auto()
     OTHER = auto()
+    """Not what is known under this id: kept beside it."""
+    RIVAL = auto()
+    """New, though another hash was declared for it."""
 
 
 class Store:
@@ -102,9 +91,12 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Raises StoreFailed."""
         self.path = path
-        with _mapped(path):
+        with mapped(path):
             path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
+            self.notes = NoteBook(self._connection)
+            self.claims = ClaimBook(self._connection)
+            self.findings = FindingBook(self._connection)
             try:
                 self._prepare()
             except BaseException:
@@ -112,18 +104,22 @@ class Store:
                 raise
 
     def _prepare(self) -> None:
-        execute = self._connection.execute
-        execute("PRAGMA journal_mode=WAL").fetchone()
-        execute("PRAGMA synchronous=FULL")
+        self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        self._connection.execute("PRAGMA synchronous=FULL")
         with self.transaction():
-            (version,) = execute("PRAGMA user_version").fetchone()
-            (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version != SCHEMA and (version or tables):
-                raise sqlite3.DatabaseError(f"expected a fleet's store of schema {SCHEMA}, got {version}")
-            if version == 0:
-                for statement in _TABLES:
-                    execute(statement)
-                execute(f"PRAGMA user_version={SCHEMA}")
+            if prepare(self._connection):
+                self._read_again()
+
+    def _read_again(self) -> None:
+        """What entries that were kept before anybody asked say of others."""
+        for ledger, sequence, line, leaf in self._connection.execute(
+            "SELECT ledger, sequence, line, hash FROM entry JOIN leaf USING (ledger, sequence)"
+            " WHERE instr(line, ?) OR instr(line, ?)",
+            (b"postern.journal.declared_loss", b"postern.uplink.entry_passed_over"),
+        ).fetchall():
+            with contextlib.suppress(BadEntry):
+                if (told := declaration(json.loads(line), sequence)) is not None:
+                    self.claims.add(ledger, sequence, leaf, told)
 
     def close(self) -> None:
         self._connection.close()
@@ -131,8 +127,19 @@ class Store:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything in it is on stable storage at its end, or nothing. Raises StoreFailed."""
-        with _mapped(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._between("BEGIN IMMEDIATE"):
+            yield
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """All that is read in it is of one moment, and holds up nobody who writes. Raises StoreFailed."""
+        with self._between("BEGIN"):
+            yield
+
+    @contextlib.contextmanager
+    def _between(self, begin: str) -> Iterator[None]:
+        with mapped(self.path):
+            self._connection.execute(begin)
             try:
                 yield
                 self._connection.execute("COMMIT")
@@ -150,7 +157,7 @@ class Store:
     def pin(self, device: str, pinned: Pinned) -> None:
         """From now on the device is known by this key."""
         self._connection.execute(
-            "INSERT INTO device VALUES (?, ?, ?, ?, NULL) ON CONFLICT (name)"
+            "INSERT INTO device (name, tenant, key, trust) VALUES (?, ?, ?, ?) ON CONFLICT (name)"
             " DO UPDATE SET tenant = excluded.tenant, key = excluded.key, trust = excluded.trust",
             (device, pinned.tenant, pinned.public, pinned.trust.value),
         )
@@ -158,7 +165,7 @@ class Store:
     def put_aside(self, device: str, note: bytes | None) -> None:
         """The newest checkpoint of a device whose key is not known yet; None once it is dealt with."""
         self._connection.execute(
-            "INSERT INTO device VALUES (?, NULL, NULL, NULL, ?) ON CONFLICT (name)"
+            "INSERT INTO device (name, unread) VALUES (?, ?) ON CONFLICT (name)"
             " DO UPDATE SET unread = excluded.unread",
             (device, note),
         )
@@ -166,6 +173,18 @@ class Store:
     def aside(self, device: str) -> bytes | None:
         row = self._one("SELECT unread FROM device WHERE name = ?", device)
         return row[0] if row else None
+
+    def hear(self, device: str, now: float) -> None:
+        """It has sent something."""
+        self._connection.execute(
+            "INSERT INTO device (name, heard) VALUES (?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET heard = excluded.heard",
+            (device, now),
+        )
+
+    def devices(self) -> list[tuple[str, float | None]]:
+        """All that were ever heard of or are trusted, and when each was heard last."""
+        return self._connection.execute("SELECT name, heard FROM device ORDER BY name").fetchall()
 
     # -- ledgers ----------------------------------------------------------------------------------
 
@@ -202,20 +221,33 @@ class Store:
 
     # -- entries ----------------------------------------------------------------------------------
 
-    def keep(self, ledger: int, sequence: int, leaf: bytes, line: bytes) -> Kept:
-        """Store a line. Another one under an id that is taken is kept beside the first."""
-        execute = self._connection.execute
+    def keep(self, ledger: int, sequence: int, leaf: bytes, line: bytes, lane: str, agreed: int) -> Kept:
+        """Store a line. It takes the place of a hash that was only claimed, unless that is agreed.
+
+        Another line under an id that is taken is kept beside the first.
+        """
+        execute, place = self._connection.execute, (ledger, sequence)
         if execute(
-            "INSERT INTO leaf VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (ledger, sequence, leaf)
+            "INSERT INTO leaf VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (*place, leaf, lane)
         ).rowcount:
-            execute("INSERT INTO entry VALUES (?, ?, ?)", (ledger, sequence, line))
+            execute("INSERT INTO entry VALUES (?, ?, ?)", (*place, line))
             return Kept.NEW
-        if self.leaf(ledger, sequence) == leaf:
-            return Kept.SAME
-        execute(
-            "INSERT INTO contested VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (ledger, sequence, leaf, line)
+        known, its_lane = self._one("SELECT hash, lane FROM leaf WHERE ledger = ? AND sequence = ?", *place)
+        if its_lane is None and (known == leaf or sequence > agreed):
+            execute(
+                "UPDATE leaf SET hash = ?, lane = ? WHERE ledger = ? AND sequence = ?", (leaf, lane, *place)
+            )
+            execute("INSERT INTO entry VALUES (?, ?, ?)", (*place, line))
+            return Kept.NEW if known == leaf else Kept.RIVAL
+        return Kept.SAME if known == leaf else self._contest(ledger, sequence, leaf, line)
+
+    def _contest(self, ledger: int, sequence: int, leaf: bytes, line: bytes) -> Kept:
+        stored = self._connection.execute(
+            "INSERT INTO contested SELECT ?1, ?2, ?3, ?4 WHERE ?5 >"
+            " (SELECT count(*) FROM contested WHERE ledger = ?1 AND sequence = ?2) ON CONFLICT DO NOTHING",
+            (ledger, sequence, leaf, line, RIVALS),
         )
-        return Kept.OTHER
+        return Kept.OTHER if stored.rowcount else Kept.SAME
 
     def leaf(self, ledger: int, sequence: int) -> bytes | None:
         row = self._one("SELECT hash FROM leaf WHERE ledger = ? AND sequence = ?", ledger, sequence)
@@ -233,27 +265,40 @@ class Store:
         )
         return [leaf for (leaf,) in found]
 
-    def contested(self, ledger: int, start: int, end: int) -> dict[int, bytes]:
-        """Second leaf hashes by index, from index `start` to `end`."""
-        found = self._connection.execute(
+    def rivals(self, ledger: int, start: int, end: int) -> dict[int, list[bytes]]:
+        """Leaf hashes that are known beside those kept, by index, from index `start` to `end`: of other
+        lines, and as they were declared.
+        """
+        found: dict[int, list[bytes]] = {}
+        lines = self._connection.execute(
             "SELECT sequence - 1, hash FROM contested WHERE ledger = ? AND sequence > ? AND sequence <= ?",
             (ledger, start, end),
         )
-        return dict(found.fetchall())
+        for index, leaf in (*lines, *self.claims.others(ledger, start, end)):
+            found.setdefault(index, []).append(leaf)
+        return found
 
-    def swap(self, ledger: int, index: int) -> None:
-        """The contested line was the device's: it and the stored one change places."""
-        place = (ledger, index + 1)
-        first = self._one(
-            "SELECT hash, line FROM leaf JOIN entry USING (ledger, sequence)"
-            " WHERE ledger = ? AND sequence = ?",
-            *place,
+    def contested(self, ledger: int) -> int:
+        """How many lines were not the device's, or are waiting for the root that decides."""
+        (count,) = self._one("SELECT count(*) FROM contested WHERE ledger = ?", ledger)
+        return int(count)
+
+    def swap(self, ledger: int, index: int, leaf: bytes) -> None:
+        """The device has signed for this hash: its line, if there is one, takes the place of the other."""
+        place, execute = (ledger, index + 1), self._connection.execute
+        other = self._one("SELECT hash FROM leaf WHERE ledger = ? AND sequence = ?", *place)[0]
+        if (line := self.line(ledger, index + 1)) is not None:
+            self._contest(*place, other, line)
+            execute("DELETE FROM entry WHERE ledger = ? AND sequence = ?", place)
+        row = self._one(
+            "SELECT line FROM contested WHERE ledger = ? AND sequence = ? AND hash = ?", *place, leaf
         )
-        leaf, line = self._one("SELECT hash, line FROM contested WHERE ledger = ? AND sequence = ?", *place)
-        execute = self._connection.execute
-        execute("UPDATE leaf SET hash = ? WHERE ledger = ? AND sequence = ?", (leaf, *place))
-        execute("UPDATE entry SET line = ? WHERE ledger = ? AND sequence = ?", (line, *place))
-        execute("UPDATE contested SET hash = ?, line = ? WHERE ledger = ? AND sequence = ?", (*first, *place))
+        lane = None
+        if row is not None:
+            lane = lane_of(json.loads(row[0]))
+            execute("INSERT INTO entry VALUES (?, ?, ?)", (*place, row[0]))
+            execute("DELETE FROM contested WHERE ledger = ? AND sequence = ? AND hash = ?", (*place, leaf))
+        execute("UPDATE leaf SET hash = ?, lane = ? WHERE ledger = ? AND sequence = ?", (leaf, lane, *place))
 
     def extend(self, ledger: Ledger) -> int:
         """Note how far the ledger is whole now."""
@@ -289,50 +334,17 @@ class Store:
 
     # -- what was signed --------------------------------------------------------------------------
 
-    def signed(self, ledger: int, new: Checkpoint, note: bytes, verdict: Verdict) -> None:
-        """Keep a checkpoint of the device, and remember the largest size."""
-        self._connection.execute(
-            "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET verdict = excluded.verdict",
-            (ledger, new.size, new.root, note, verdict),
-        )
-        self._connection.execute("UPDATE ledger SET signed = max(signed, ?) WHERE id = ?", (new.size, ledger))
-
-    def verdict(self, ledger: int, new: Checkpoint) -> Verdict | None:
-        """What was thought of this very checkpoint; None if it is new."""
-        row = self._one(
-            "SELECT verdict FROM checkpoint WHERE ledger = ? AND size = ? AND root = ?",
-            ledger,
-            new.size,
-            new.root,
-        )
-        return Verdict(row[0]) if row else None
-
-    def rival(self, ledger: int, new: Checkpoint) -> bytes | None:
-        """Another root that was signed for this size."""
-        row = self._one(
-            "SELECT root FROM checkpoint WHERE ledger = ? AND size = ? AND root != ?",
-            ledger,
-            new.size,
-            new.root,
-        )
-        return row[0] if row else None
-
-    def pending(self, ledger: int, size: int) -> list[tuple[int, bytes, bytes]]:
-        """Size, root and note of the checkpoints up to `size` that wait for their entries."""
-        return self._connection.execute(
-            "SELECT size, root, note FROM checkpoint WHERE ledger = ? AND size <= ? AND verdict = ?"
-            " ORDER BY size",
-            (ledger, size, Verdict.PENDING),
-        ).fetchall()
-
     def root(self, ledger: int, size: int) -> bytes:
         """Root over the first `size` leaves, all of them agreed."""
+        return self.frontier(ledger, size).root()
+
+    def frontier(self, ledger: int, size: int) -> Frontier:
+        """The tree of the first `size` leaves, all of them agreed."""
         return Frontier.read(
             size,
             lambda start, end: self.leaves(ledger, start, end),
             lambda start, end: self._tiles(ledger, start, end),
-        ).root()
+        )
 
     def _tiles(self, ledger: int, start: int, end: int) -> Sequence[bytes]:
         found = self._connection.execute(
@@ -353,44 +365,27 @@ class Store:
             self._connection.execute("INSERT INTO tile VALUES (?, ?, ?)", (ledger.id, number, root))
         self._connection.execute("UPDATE ledger SET agreed = ? WHERE id = ?", (frontier.dump(), ledger.id))
 
-    def cosigned(self, ledger: int, size: int, note: bytes) -> None:
-        self._connection.execute(
-            "INSERT INTO receipt VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET note = excluded.note",
-            (ledger, size, note),
-        )
-
-    def receipt(self, ledger: int) -> tuple[int, bytes] | None:
-        """Size and note of the largest receipt."""
-        row = self._one("SELECT size, note FROM receipt WHERE ledger = ? ORDER BY size DESC LIMIT 1", ledger)
-        return (row[0], row[1]) if row else None
-
-    # -- findings ---------------------------------------------------------------------------------
-
-    def found(self, finding: Finding, now: float) -> bool:
-        """Whether it is new."""
-        return bool(
-            self._connection.execute(
-                "INSERT INTO finding (kind, device, epoch, about, text, at) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                (finding.kind, finding.device, finding.epoch, finding.about, finding.text, now),
-            ).rowcount
-        )
+    def account(self, ledger: Ledger, agreed: int) -> int:
+        """Note up to where the fate of every entry is known now."""
+        first = self.claims.unaccounted(ledger.id, ledger.accounted, agreed)
+        accounted = agreed if first is None else first - 1
+        self._connection.execute("UPDATE ledger SET accounted = ? WHERE id = ?", (accounted, ledger.id))
+        return accounted
 
     def _one(self, statement: str, *values: object) -> Any:
         return self._connection.execute(statement, values).fetchone()
 
 
-_LEDGERS = "SELECT id, device, epoch, whole, agreed, signed, barred FROM ledger"
+_LEDGERS = "SELECT id, device, epoch, whole, agreed, signed, barred, accounted, stirred FROM ledger"
+
+
+def lane_of(entry: dict[str, Any]) -> str:
+    """As the entry says; empty where it is of an agent that did not say it."""
+    lane = entry.get("lane")
+    return lane if isinstance(lane, str) else ""
 
 
 def _ledger(row: tuple[Any, ...]) -> Ledger:
-    number, device, epoch, whole, agreed, signed, barred = row
-    return Ledger(number, device, epoch, whole, Frontier.load(agreed), signed, bool(barred))
-
-
-@contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise StoreFailed(f"{path}: {error}") from error
+    number, device, epoch, whole, agreed, signed, barred, accounted, stirred = row
+    tree = Frontier.load(agreed)
+    return Ledger(number, device, epoch, whole, tree, signed, bool(barred), accounted, stirred)

@@ -1,0 +1,83 @@
+"""The findings as they are kept: once each, open until what they tell of is put right. Blocking.
+
+A GAP is settled when what was missing has come, a CONTRADICTION when the signed root has decided, a FORK when
+it turns out that entries were forged and the device had signed its own. What a device has signed against
+itself stays.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from agent.fleet.findings import GRAVE, Finding, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A finding with its history; times in seconds of Unix time."""
+
+    number: int
+    finding: Finding
+    at: float
+    settled: float | None
+
+    @property
+    def grave(self) -> bool:
+        return self.finding.kind in GRAVE
+
+    def as_json(self) -> dict[str, Any]:
+        told = {"number": self.number, "at": self.at, "settled": self.settled, "grave": self.grave}
+        return {**self.finding.as_json(), **told}
+
+
+class FindingBook:
+    """Over the store's connection, inside its transactions."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def add(self, finding: Finding, now: float, *, settled: bool = False) -> bool:
+        """Whether it is news: never told before, or settled since. One that comes `settled` opens nothing."""
+        row = (*_columns(finding), now, now if settled else None)
+        return bool(self._connection.execute(_NOTED if settled else _OPENED, row).rowcount)
+
+    def settle_gaps(self, device: str, epoch: str, whole: int, now: float) -> None:
+        """Those that begin at or below `whole` are filled; `about` names where they begin."""
+        self._connection.execute(
+            "UPDATE finding SET settled = ? WHERE device = ? AND epoch = ? AND kind = ? AND settled IS NULL"
+            " AND CAST(about AS INTEGER) <= ?",
+            (now, device, epoch, Kind.GAP, whole),
+        )
+
+    def settle(self, device: str, epoch: str, kind: Kind, about: str, now: float) -> None:
+        """The one of a kind that is about this."""
+        self._connection.execute(
+            "UPDATE finding SET settled = ? WHERE device = ? AND epoch = ? AND kind = ? AND about = ?"
+            " AND settled IS NULL",
+            (now, device, epoch, kind, about),
+        )
+
+    def all(self, device: str | None = None, *, settled: bool = False) -> Iterator[Kept]:
+        """In the order of their making; the settled ones too if asked for."""
+        found = self._connection.execute(
+            "SELECT number, kind, device, epoch, about, text, at, settled FROM finding"
+            " WHERE ifnull(device = ?, 1) AND (? OR settled IS NULL) ORDER BY number",
+            (device, settled),
+        )
+        for number, kind, whose, epoch, about, text, at, when in found:
+            told = Finding(kind=Kind(kind), device=whose, epoch=epoch, about=about, text=text)
+            yield Kept(number, told, at, when)
+
+
+def _columns(finding: Finding) -> tuple[str, ...]:
+    return finding.kind, finding.device, finding.epoch, finding.about, finding.text
+
+
+_NOTED = (
+    "INSERT INTO finding (kind, device, epoch, about, text, at, settled) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO NOTHING"
+)
+_OPENED = _NOTED.removesuffix("NOTHING") + (
+    "UPDATE SET text = excluded.text, at = excluded.at, settled = NULL WHERE settled IS NOT NULL"
+)
