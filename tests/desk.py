@@ -92,6 +92,9 @@ class Desk:
         self.told: list[tuple[Kind, str]] = []
         self.receipt: bytes | None = None
 
+    def close(self) -> None:
+        self.store.close()
+
     def take(self, *work: Work, now: float = NOW) -> Outcome:
         outcome = self.auditor.take(work, now)
         self.told += [(each.kind, each.text) for each in outcome.findings]

@@ -4,6 +4,7 @@ import random
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ from tests.test_collect import DEVICE, line
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path / "fleet.db")
-    yield made
-    made.store.close()
+    with closing(Desk(tmp_path / "fleet.db")) as made:
+        yield made
 
 
 def ledger(desk: Desk, epoch: str = "e1") -> Ledger:
@@ -171,8 +171,7 @@ def test_in_any_order_what_is_produced_is_delivered_or_declared(chance: random.R
     forged = [batch(line(chance.randint(1, total), subject="forged")) for _ in range(3)]
     work += [*forged, journal.noted()]
     chance.shuffle(work)
-    with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(Path(folder) / "fleet.db")
+    with tempfile.TemporaryDirectory() as folder, closing(Desk(Path(folder) / "fleet.db")) as desk:
         desk.take(journal.born())
         while work:
             count = chance.randint(1, len(work))
@@ -182,7 +181,6 @@ def test_in_any_order_what_is_produced_is_delivered_or_declared(chance: random.R
         journal.grow(1, lane="state")
         desk.take(journal.sent(total + 1), journal.noted())
         found, open_ones = accounts(desk), [each.finding.kind for each in desk.store.findings.all()]
-        desk.store.close()
     assert desk.cosigned(journal) == total + 1
     assert not set(open_ones) - {Kind.GAP}
     assert sum(each.declared for each in found.values()) == len(journal.gone)

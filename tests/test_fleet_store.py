@@ -4,6 +4,7 @@ import random
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,12 @@ def test_order_and_duplicates_do_not_matter(chance: random.Random, size: int) ->
     work += [journal.noted(each) for each in (*sizes, size)]
     work += [chance.choice(work) for _ in range(10)]
     chance.shuffle(work)
-    with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(Path(folder) / "fleet.db")
+    with tempfile.TemporaryDirectory() as folder, closing(Desk(Path(folder) / "fleet.db")) as desk:
         desk.take(journal.born())
         while work:
             count = chance.randint(1, len(work))
             desk.take(*work[:count])
             del work[:count]
-        desk.store.close()
     assert desk.cosigned(journal) == size
     assert set(desk.kinds) <= {Kind.GAP}
 
