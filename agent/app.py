@@ -104,7 +104,7 @@ class App:
         self.performer = Performer(self.units, file.custody.tones, self.clock, self.report, self._undone)
         self.decider = Decider(
             CourierDesk(Workflow(config.rules())),
-            Intake(self.roster),
+            Intake(self.roster, asks_cards=config.asks_cards),
             self.journal,
             self.performer,
             clock=self.clock,

@@ -7,15 +7,12 @@ traceback is a defect of ours.
 
 import argparse
 import asyncio
-import contextlib
-import getpass
 import io
 import json
 import os
 import sqlite3
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_USAGE, EXIT_JOURNAL, EXIT_HELD, EXIT_INTERRUPTED = 1, 2, 74, 75, 130
 CONFIG = Path("/etc/postern/postern.toml")
-LONGEST_DAYS = 3660
-ROLES = ("driver", "supervisor", "technician")
 
 
 class Mistake(Exception):
@@ -73,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the agent until it is told to stop")
-    _config_option(run)
+    config_option(run)
     run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="check a config file and name every mistake")
@@ -86,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     devices.set_defaults(run=_devices)
 
     status = commands.add_parser("status", help="ask a running agent how it is")
-    _config_option(status)
+    config_option(status)
     status.add_argument("--json", action="store_true")
     status.set_defaults(run=_status)
 
@@ -94,40 +89,21 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     from agent.audit.command import add_commands as add_journal
+    from agent.cards_command import add_commands as add_cards
     from agent.fleet.command import add_commands as add_fleet
     from agent.identity_command import add_commands as add_identity
+    from agent.roster_command import add_commands as add_roster
 
     add_identity(commands)
     add_journal(commands)
     add_fleet(commands)
-    _roster_commands(commands.add_parser("roster", help="who may identify here"))
+    add_roster(commands)
+    add_cards(commands)
     return parser
 
 
-def _config_option(parser: argparse.ArgumentParser) -> None:
+def config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help=f"config file ({CONFIG})")
-
-
-def _roster_commands(roster: argparse.ArgumentParser) -> None:
-    actions = roster.add_subparsers(required=True, metavar="ACTION")
-    add = actions.add_parser("add", help="add a driver's credential; the secret is read from standard input")
-    add.add_argument("subject", help="the driver's reference: random, never a name")
-    add.add_argument("kind", choices=("badge", "static", "pin"))
-    add.add_argument("--finger", metavar="UNIT:SLOT", help="where this driver's template is, for a badge")
-    add.add_argument("--role", choices=ROLES, help="what this person is (driver)")
-    add.add_argument("--days", type=_days, default=31, help="how long the row is good for (31)")
-    forget = actions.add_parser("forget", help="delete the row that a secret opens")
-    forget.add_argument("kind", choices=("badge", "static", "pin"))
-    forget.add_argument("--subject", default="", help="the driver's reference, for a PIN")
-    for action, run in ((add, _roster_add), (forget, _roster_forget)):
-        _config_option(action)
-        action.set_defaults(run=run)
-
-
-def _days(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= LONGEST_DAYS):
-        raise argparse.ArgumentTypeError(f"expected 1 to {LONGEST_DAYS}, got {text!r}")
-    return int(text)
 
 
 # Each command imports what it needs: `postern check` need not wait for a broker library.
@@ -229,80 +205,3 @@ def _status(given: argparse.Namespace) -> int:
 def _demo(given: argparse.Namespace) -> int:
     # The agent never imports the simulators: the demo is a program of its own that starts an agent.
     os.execv(sys.executable, [sys.executable, "-m", "simulators.demo", *given.rest])
-
-
-def _roster_add(given: argparse.Namespace) -> int:
-    from agent.config import load
-    from agent.roster import Row
-
-    config = load(given.config)
-    finger = _finger(given.finger, {unit.name for unit in config.units if unit.role == "finger"})
-    until = int(time.time()) + given.days * 86_400
-    row = Row(subject=_subject(given), kind=given.kind, finger=finger, until=until, role=given.role)
-    token = _token(given)
-    with _roster(config.state) as roster:
-        roster.put(row, token, as_of=int(time.time()))
-        rows = len(roster)
-    print(f"{given.kind} of {given.subject} is good for {given.days} days; {rows} rows")
-    return 0
-
-
-def _roster_forget(given: argparse.Namespace) -> int:
-    from agent.config import load
-
-    state = load(given.config).state
-    if given.kind == "pin":
-        _subject(given)
-    token = _token(given)
-    with _roster(state) as roster:
-        there = roster.forget(given.kind, token)
-    print("forgotten" if there else "no row opens with that")
-    return 0 if there else EXIT_FAILED
-
-
-@contextlib.contextmanager
-def _roster(state: Path) -> Iterator[Any]:
-    from agent.keyfile import BadKeyFile
-    from agent.roster import Roster, RosterError
-    from agent.rows import Keys
-
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.closing(Roster(state / "roster.db", Keys.load(state / "keys"))) as roster:
-            yield roster
-    except (RosterError, BadKeyFile) as error:
-        raise Mistake(str(error)) from error
-    except (OSError, sqlite3.Error) as error:
-        raise SystemExit(f"roster in {state}: {error}") from error
-
-
-def _subject(given: argparse.Namespace) -> str:
-    subject: str = given.subject
-    if not subject or not subject.isprintable():
-        raise Mistake(f"subject: expected the driver's reference, got {subject!r}")
-    return subject
-
-
-def _finger(text: str | None, units: set[str]) -> tuple[str, int] | None:
-    if text is None:
-        return None
-    unit, _, slot = text.rpartition(":")
-    if not unit or not slot.isdecimal():
-        raise Mistake(f"--finger: expected UNIT:SLOT, got {text!r}")
-    if unit not in units:
-        known = ", ".join(sorted(units)) or "(none)"
-        raise Mistake(f"--finger: expected one of the fingerprint modules {known}, got {unit!r}")
-    return unit, int(slot)
-
-
-def _token(given: argparse.Namespace) -> bytes:
-    """From a prompt that does not echo, or the first line of standard input. Never from the command line."""
-    from agent.roster import pin_token
-
-    if sys.stdin.isatty():
-        secret = getpass.getpass(f"{given.kind}: ").encode(errors="surrogateescape").strip()
-    else:
-        secret = sys.stdin.buffer.readline(8192).strip()
-    if not secret:
-        raise Mistake(f"standard input: expected the {given.kind} on the first line, got nothing")
-    return pin_token(given.subject, secret) if given.kind == "pin" else secret

@@ -223,6 +223,7 @@ class Config:
             longest=custody.longest,
             login=custody.login,
             window=custody.window,
+            source=self.source,
         )
 
     def policies(self) -> Mapping[str, Policy]:
@@ -234,6 +235,11 @@ class Config:
         """The switch at the case, where there is one."""
         tamper = self.file.tamper
         return None if tamper is None else Switch(**tamper.model_dump())
+
+    @property
+    def asks_cards(self) -> bool:
+        """Whether a fingerprint card counts as one; where it does not, it is a badge like any other."""
+        return any("fido2" in kinds for policy in self.policies().values() for kinds in policy.sets)
 
     def server(self) -> Server:
         """Reads the password and the certificates. Raises BadConfig when they cannot be used."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent import supervision
+from agent.asserting import answered, ask
 from agent.clock import Moment, rfc3339
 from agent.duty import Custody, Handover
 from agent.freshness import Freshness
@@ -33,8 +34,10 @@ from agent.session import (
     unfit,
     wake_at,
 )
+from agent.stake import SESSION, Stake, about
 from agent.standing import ALONE, Standing
 from agent.workflow import (
+    CardShown,
     CodeEntered,
     ControlScanned,
     Decision,
@@ -45,6 +48,7 @@ from agent.workflow import (
     LabelRead,
     Lane,
     Parcel,
+    Verdict,
     Woken,
     sound,
 )
@@ -69,6 +73,8 @@ class Rules(Times):
     """False for a gate or belt that nobody stands at: every scan is recorded as seen."""
     window: float = 3.0
     """The same label on the same unit within this time is a duplicate."""
+    source: str = "/postern/nobody/nothing"
+    """CloudEvents source of this device: a fingerprint card signs for it alone."""
 
 
 _Parcels = Mapping[str, Parcel]
@@ -98,6 +104,14 @@ class Workflow:
         match event:
             case LabelRead():
                 return self._label(state, event, parcels, standing)
+            case CardShown():
+                return ask(
+                    state, event, _stake(_next_for(state), parcels), self.rules.source, self.rules.login
+                )
+            case FactorShown(verdict=Verdict(kind="fido2", subject=subject)):
+                state, event, told = answered(state, event, _stake(_for(state, subject), parcels))
+                decision = self._factor(state, event, parcels, standing)
+                return replace(decision, entries=told + decision.entries)
             case FactorShown():
                 return self._factor(state, event, parcels, standing)
             case ControlScanned():
@@ -303,6 +317,20 @@ def _for(state: Custody, subject: str | None) -> Handover | None:
     """The handover that somebody proves themselves for; a second person stands by the first."""
     first = state.login.first if state.login else None
     return state.receiving(first.subject if first else subject)
+
+
+def _next_for(state: Custody) -> Handover | None:
+    """The handover that whoever comes next proves themselves for, as far as that is known before they do."""
+    first = state.login.first if state.login else None
+    return state.receiving(first.subject) if first else state.to_driver
+
+
+def _stake(receiving: Handover | None, parcels: _Parcels) -> Stake:
+    """What a fingerprint card signs for: a session, or exactly the parcels that lie on the table."""
+    if receiving is None:
+        return SESSION
+    offered = sorted(label for label, parcel in parcels.items() if parcel.offered)
+    return about("handover", (receiving.driver, *offered))
 
 
 def _accept(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from agent.clock import NS, Clock, Moment
 from agent.desk import Desk
-from agent.intake import Intake
+from agent.intake import Intake, Interpreted
 from agent.journal import Journal
 from agent.performer import Performer
 from agent.position import Position
@@ -21,6 +21,8 @@ from agent.upkeep import Upkeep
 from agent.workflow import Draft, FactorShown, LabelRead, Lane, Woken
 from drivers.readings import (
     ActionDone,
+    CardAsserted,
+    CardFailed,
     DeviceLost,
     DeviceReady,
     FingerCompared,
@@ -142,7 +144,7 @@ class Decider:
         if events is not None and not isinstance(reading, DeviceReady | DeviceLost):
             return
         match reading:
-            case Scanned() | TagArrived() | FingerCompared():
+            case Scanned() | TagArrived() | FingerCompared() | CardAsserted() | CardFailed():
                 self._understand(unit, reading, arrival.at)
             case FixLost():
                 self._position.lost(reading)
@@ -154,9 +156,11 @@ class Decider:
             case _:
                 self._tell(unit, reading)
 
-    def _understand(self, unit: Unit, reading: Scanned | TagArrived | FingerCompared, at: Moment) -> None:
-        spec, login = unit.spec, self.desk.duty.login
-        taken = self._intake.take(spec.name, spec.kind, spec.role, reading, at, login, self._journal.records)
+    def _understand(self, unit: Unit, reading: Interpreted, at: Moment) -> None:
+        spec, duty, records = unit.spec, self.desk.duty, self._journal.records
+        taken = self._intake.take(
+            spec.name, spec.kind, spec.role, reading, at, duty.login, records, duty.asked
+        )
         if taken is None:
             said = {"reading": type(reading).__name__}
             self._house.report(Draft("identity.ignored", unit.name, said, Lane.STATE))

@@ -28,11 +28,15 @@ class Custody(Duty):
     held: int = 0
     """Parcels in custody here."""
 
+    @property
+    def to_driver(self) -> Handover | None:
+        """The handover that another driver is to receive, if there is one now."""
+        return self.handover if self.session and self.handover and self.handover.to == "driver" else None
+
     def receiving(self, subject: str | None) -> Handover | None:
         """The handover that `subject` is to receive, if it is for a driver other than the one on duty."""
-        handover, session = self.handover, self.session
-        if subject and handover and session and handover.to == "driver" and subject != session.driver:
-            return handover
+        if subject and self.session and subject != self.session.driver:
+            return self.to_driver
         return None
 
     def dump(self) -> dict[str, Any]:

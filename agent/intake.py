@@ -5,6 +5,7 @@ between the two: labels are ranked, credentials judged by the roster and forgott
 apart. What comes out holds no secret.
 """
 
+import os
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from agent.clock import Moment
 from agent.labels import Confidence, Label, read_epc, read_label
 from agent.roster import Roster
 from agent.session import Login
-from agent.workflow import CodeEntered, ControlScanned, Event, FactorShown, LabelRead
-from drivers.readings import FingerCompared, Scanned, TagArrived
+from agent.stake import CHALLENGE_BYTES, Asked
+from agent.workflow import CardShown, CodeEntered, ControlScanned, Event, FactorShown, LabelRead
+from drivers.readings import CardAsserted, CardFailed, FingerCompared, Scanned, TagArrived
 
 CONTROL = b"POSTERN:"
 """Control codes on the workflow's own sheet, e.g. `POSTERN:HANDOVER:RECIPIENT`."""
@@ -52,14 +54,13 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
     "nmea": (Role.POSITION,),
     "gpsd": (Role.POSITION,),
     "r503": (Role.FINGER,),
-    "cu16": (Role.DOORS,),
-    "cu48": (Role.DOORS,),
-    "cu12": (Role.DOORS,),
-    "bcc": (Role.DOORS,),
-    "wkly": (Role.DOORS,),
-    "winnsen": (Role.DOORS,),
+    "pn532": (Role.BADGE, Role.PARCEL),
 }
 """Roles each kind of device can have; the first is the one it has when the config is silent."""
+
+
+Interpreted = Scanned | TagArrived | FingerCompared | CardAsserted | CardFailed
+"""Readings that become events; the others tell of the devices themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,9 @@ class Taken:
 class Intake:
     """Keeps only what a duplicate check needs."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, *, asks_cards: bool = False) -> None:
         self.roster = roster
+        self._asks_cards = asks_cards
         self._seen: OrderedDict[tuple[str, str, bytes], int] = OrderedDict()
 
     def take(
@@ -82,15 +84,17 @@ class Intake:
         unit: str,
         kind: str,
         role: Role,
-        reading: Scanned | TagArrived | FingerCompared,
+        reading: Interpreted,
         at: Moment,
         claim: Login | None,
         records: Mapping[str, Any],
+        asked: Asked | None = None,
     ) -> Taken | None:
         """The event that a reading makes, or None for one that means nothing in this role.
 
         `claim` is who has begun to prove who they are: a PIN is judged against it, and so is the finger it
-        names. Any other comparison is nobody's answer: it was asked for somebody else, or is too late.
+        names. Any other comparison is nobody's answer: it was asked for somebody else, or is too late. The
+        same is true of a fingerprint card and what it was `asked`.
         """
         subject = claim.subject if claim else None
         match reading:
@@ -110,8 +114,16 @@ class Intake:
                 labels = _tag_labels(reading)
                 radio = {} if reading.rssi_dbm is None else {"rssi_dbm": reading.rssi_dbm}
                 return self._label(unit, kind, uid, reading.technology, labels, radio, at)
+            case CardAsserted() | CardFailed():
+                if asked is None or not asked.awaited(unit, at):
+                    return None
+                judged = self.roster.answered(reading, asked, reader=unit, now=at, records=records)
+                return Taken(FactorShown(unit=unit, at=at, verdict=judged.verdict), judged.records)
             case Scanned(data=data):
                 return self._credential(unit, role, data, at, subject, records)
+            case TagArrived(applets=(_, *_)) if self._asks_cards:
+                # Its number is no credential: many such cards make up another one each time.
+                return Taken(CardShown(unit=unit, at=at, challenge=os.urandom(CHALLENGE_BYTES)), {})
             case TagArrived(uid=uid):
                 return self._credential(unit, role, uid.hex().encode(), at, subject, records)
 

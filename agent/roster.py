@@ -24,9 +24,11 @@ from agent.lockout import (
 )
 from agent.policy import LEVELS
 from agent.rows import LOCAL, Keys, Rows, value_of
+from agent.signed import evidence, unfit, weigh
+from agent.stake import Asked
 from agent.standing import Authority
 from agent.workflow import Outcome, Pardon, Verdict
-from drivers.readings import CompareResult, FingerCompared
+from drivers.readings import CardAsserted, CardFailed, CardFailure, CompareResult, FingerCompared
 
 PRESENTED = ("badge", "static", "pin", "fido2")
 """Kinds whose row is opened by what is presented to us: of a fingerprint card, the id of its credential. A
@@ -103,6 +105,8 @@ class Roster:
             raise RosterError(f"expected a token of at least {MIN_TOKEN_BITS} bits, got at most {bits}")
         if (row.kind == "fido2") != (row.public_key is not None):
             raise RosterError(f"expected a public key for fido2 and for nothing else, got {row.kind}")
+        if row.public_key is not None and (wrong := unfit(token, row.public_key)):
+            raise RosterError(wrong)
         body = {
             "subject": row.subject,
             "finger": row.finger,
@@ -187,6 +191,65 @@ class Roster:
         """The records once the fleet has said that somebody may try again, however often they failed."""
         key = subject_key(subject)
         return {key: None} if key in records else {}
+
+    def answered(
+        self,
+        said: CardAsserted | CardFailed,
+        asked: Asked,
+        *,
+        reader: str,
+        now: Moment,
+        records: Mapping[str, Any],
+    ) -> Judgement:
+        """Judge what a fingerprint card said to what it was `asked`.
+
+        Whatever is wrong is held against the reader: a forged answer says nothing about the holder whose
+        credential it names.
+        """
+        if not self._listening(reader, now, records):
+            return self._paused("fido2", now)
+        if isinstance(said, CardFailed):
+            return self._card_failed(said.failure, reader, now, records)
+        row = self._open("fido2", said.credential_id)
+        if row is None:
+            return self._failed(Outcome.UNKNOWN, "fido2", None, reader, now, records)
+        key = f"card/{self.keys.digest('card', said.credential_id)}"
+        weighed = weigh(said, row.public_key or "", asked, counter=int(records.get(key, 0)))
+        kept = {} if weighed.counter is None else {key: weighed.counter}
+        outcome = weighed.outcome
+        if outcome is Outcome.GRANTED:
+            outcome = self._holder(said, row, now, records)
+        if outcome is not Outcome.GRANTED:
+            failed = self._failed(outcome, "fido2", row.subject, reader, now, records, held_against=False)
+            verdict = replace(failed.verdict, detail=weighed.detail, counters=weighed.counters)
+            return Judgement(verdict, {**failed.records, **kept})
+        granted = self._granted("fido2", row.subject, None, now, records, row.role)
+        return Judgement(replace(granted.verdict, assertion=evidence(said)), {**granted.records, **kept})
+
+    def _holder(self, said: CardAsserted, row: Row, now: Moment, records: Mapping[str, Any]) -> Outcome:
+        """Whether the holder of a card that has proved itself may do anything with it."""
+        if barred := self._barred(row.subject, now, records):
+            return barred
+        if row.revoked or self._revoked("fido2", said.credential_id, row.subject):
+            return Outcome.REVOKED
+        if row.until is not None and now.utc_ns > row.until * NS:
+            return Outcome.EXPIRED
+        return Outcome.GRANTED
+
+    def _card_failed(
+        self, failure: CardFailure, reader: str, now: Moment, records: Mapping[str, Any]
+    ) -> Judgement:
+        match failure:
+            case CardFailure.WRONG_FINGER | CardFailure.BLOCKED:
+                outcome = Outcome.MISMATCH
+            case CardFailure.NO_CREDENTIAL:
+                outcome = Outcome.UNKNOWN
+            case _:
+                # Nothing was compared.
+                told = replace(self._verdict(Outcome.NO_TRY, "fido2", None, now), detail=failure.value)
+                return Judgement(told, {})
+        failed = self._failed(outcome, "fido2", None, reader, now, records)
+        return replace(failed, verdict=replace(failed.verdict, detail=failure.value))
 
     def age_s(self, now: Moment) -> float | None:
         """Seconds since the fleet was last heard of. Where it is not the authority, since the rows were

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from agent.clock import NS, Moment
 from agent.freshness import Freshness
 from agent.policy import Policy
+from agent.stake import Asked
 from agent.standing import Standing
 from agent.workflow import Decision, Dismissed, Draft, FactorShown, Lane, Order, Outcome, Verdict, sound
 from drivers.readings import CompareFinger, Tone
@@ -195,6 +196,8 @@ class Duty:
     login: Login | None = None
     session: Session | None = None
     unlocking: Unlocking | None = None
+    asked: Asked | None = None
+    """What a fingerprint card was asked last, until it has answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,4 +388,6 @@ def told(type_: str, unit: str, verdict: Verdict, lane: Lane) -> Draft:
     }
     if verdict.reader_paused:
         data["reader_paused"] = True
+    if verdict.detail:
+        data["detail"] = verdict.detail
     return Draft(type_, verdict.subject or unit, data, lane)

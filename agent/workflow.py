@@ -133,6 +133,12 @@ class Verdict:
     """What the row says its subject is: `driver`, `supervisor`, `technician`."""
     reader_paused: bool = False
     """This failure was one too many for the reader: it rests now."""
+    detail: str = ""
+    """Of a fingerprint card: what was not as it should be."""
+    counters: tuple[int, int] | None = None
+    """Of a card that may be a copy: the signature counter it had to be above, and the one it showed."""
+    assertion: Mapping[str, str] | None = field(default=None, repr=False)
+    """Of a fingerprint card: what it signed, for whoever wants to check it again."""
 
     @property
     def granted(self) -> bool:

@@ -15,12 +15,7 @@ KINDS = {
     "nmea": "NmeaDriver",
     "gpsd": "GpsdDriver",
     "r503": "R503Driver",
-    "cu16": "Cu16Driver",
-    "cu48": "Cu48Driver",
-    "cu12": "Cu12Driver",
-    "bcc": "BccDriver",
-    "wkly": "WklyDriver",
-    "winnsen": "WinnsenDriver",
+    "pn532": "Pn532Driver",
 }
 """Kind, which is also the module's name, to the driver class in it."""
 

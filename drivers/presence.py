@@ -46,6 +46,10 @@ class Presence:
         self._last_seen[uid] = now
         return Sighting.STAYED if stayed else Sighting.ARRIVED
 
+    def forget(self, uid: bytes) -> None:
+        """Have the next sighting of this tag be its arrival."""
+        self._last_seen.pop(uid, None)
+
     def leave(self, now: float) -> list[bytes]:
         """Forget and return the tags that have left by `now`, longest unseen first."""
         left: list[bytes] = []

@@ -8,8 +8,10 @@ from agent.clock import Moment
 from agent.custody import Rules, Workflow
 from agent.duty import Custody
 from agent.policy import LEVELS, Policy
+from agent.stake import CHALLENGE_BYTES
 from agent.standing import ALONE, Standing
 from agent.workflow import (
+    CardShown,
     CodeEntered,
     ControlScanned,
     Decision,
@@ -43,6 +45,7 @@ class Counter:
     state: Custody = field(default_factory=Custody)
     parcels: dict[str, Parcel] = field(default_factory=dict)
     now: Moment = field(default_factory=lambda: moment(100))
+    challenges: int = 0
     said: list[Draft] = field(default_factory=list)
     asked: list[Order] = field(default_factory=list)
     standing: Standing = ALONE
@@ -99,11 +102,19 @@ class Counter:
         **more: Any,
     ) -> Decision[Custody]:
         unit = READERS[kind]
+        if kind == "fido2" and not self.state.asked:
+            self.hold_card()
         level = LEVELS[kind] if outcome is Outcome.GRANTED else 0
         verdict = Verdict(
             outcome=outcome, kind=kind, subject=subject, level=level, finger=finger, age_s=60.0, **more
         )
         return self.do(FactorShown(unit=unit, at=self.now, verdict=verdict))
+
+    def hold_card(self, *, unit: str = "card") -> Decision[Custody]:
+        """A fingerprint card comes into the field; whose it is, nobody knows yet."""
+        self.challenges += 1
+        challenge = self.challenges.to_bytes(CHALLENGE_BYTES, "big")
+        return self.do(CardShown(unit=unit, at=self.now, challenge=challenge))
 
     def badge(self, subject: str) -> Decision[Custody]:
         return self.show("badge", subject, finger=FINGERS.get(subject))

@@ -29,10 +29,13 @@ MODULES = {
     "agent/freshness.py": {"agent.clock"},
     "agent/policy.py": {"agent.freshness"},
     "agent/standing.py": {"agent.clock", "agent.freshness"},
+    "agent/stake.py": {"agent.clock"},
+    "agent/asserting.py": {"agent.session", "agent.stake", "agent.workflow", "drivers.readings"},
     "agent/session.py": {
         "agent.clock",
         "agent.freshness",
         "agent.policy",
+        "agent.stake",
         "agent.standing",
         "agent.workflow",
         "drivers.readings",
@@ -47,11 +50,13 @@ MODULES = {
     "agent/documents.py": {"agent.envelope", "agent.jws"},
     "agent/custody.py": {
         "agent",
+        "agent.asserting",
         "agent.clock",
         "agent.duty",
         "agent.freshness",
         "agent.policy",
         "agent.session",
+        "agent.stake",
         "agent.standing",
         "agent.supervision",
         "agent.workflow",
@@ -60,7 +65,17 @@ MODULES = {
 }
 """What the quiet rooms may import of ours, and no more."""
 
-LATER = ("biip", "pynmeagps", "simulators", "drivers.nmea", "drivers.r503", "hypothesis", "pytest")
+LATER = (
+    "biip",
+    "pynmeagps",
+    "fido2",
+    "simulators",
+    "drivers.nmea",
+    "drivers.r503",
+    "drivers.pn532",
+    "hypothesis",
+    "pytest",
+)
 """Loaded where the config asks for them or in tests: never by every agent."""
 
 FILES = sorted(str(path.relative_to(ROOT)) for room in MAY for path in (ROOT / room).rglob("*.py"))
