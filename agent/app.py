@@ -25,6 +25,7 @@ from agent.decider import Decider
 from agent.desk import CourierDesk
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake
+from agent.inventory import Inventory
 from agent.journal import SALVAGE, Journal
 from agent.keystore import FOLDER, Keystore
 from agent.ledger import TILE
@@ -102,9 +103,11 @@ class App:
         self.uplink: Uplink | None = None
         self.rescue: Rescue | None = None
         self.performer = Performer(self.units, file.custody.tones, self.clock, self.report, self._undone)
+        expected = {spec.name: spec.expect for spec in config.units if spec.expect}
+        self.inventory = Inventory(expected)
         self.decider = Decider(
             CourierDesk(Workflow(config.rules())),
-            Intake(self.roster, asks_cards=config.asks_cards),
+            Intake(self.roster, self.inventory, asks_cards=config.asks_cards),
             self.journal,
             self.performer,
             clock=self.clock,
@@ -390,12 +393,17 @@ class App:
         now = self.clock.now()
         return {"age_s": self.roster.age_s(now), "freshness": self.roster.authority.standing(now).freshness}
 
+    def _state_of(self, unit: Unit) -> str:
+        if unit.lost is not None:
+            return unit.lost.reason
+        return "doubted" if self.inventory.doubts(unit.name) else "ready"
+
     def _birth(self) -> dict[str, Any]:
         units = {
             unit.name: {
                 "kind": unit.spec.kind,
                 "role": unit.spec.role,
-                "state": "ready" if unit.lost is None else unit.lost.reason,
+                "state": self._state_of(unit),
             }
             for unit in self.units.values()
         }

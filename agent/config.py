@@ -160,6 +160,8 @@ class UnitSection(BaseModel):
     port: Annotated[str, AfterValidator(_port)]
     role: str | None = None
     baud: Annotated[int, Field(ge=300, le=4_000_000)] | None = None
+    expect: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    """What the device tells of itself, by the keys of its `device.ready` entry: the unit that is meant."""
 
 
 class File(Section):
@@ -315,6 +317,7 @@ def _unit(name: str, table: Mapping[str, Any], mistakes: list[Mistake]) -> UnitS
         address=Address.parse(section.port),
         baud=section.baud or driver.BAUD,
         options=options,
+        expect=section.expect,
     )
 
 

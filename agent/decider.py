@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from agent.clock import NS, Clock, Moment
 from agent.desk import Desk
-from agent.intake import Intake, Interpreted
+from agent.intake import WHO, Intake, Interpreted
 from agent.journal import Journal
 from agent.performer import Performer
 from agent.position import Position
@@ -23,9 +23,11 @@ from drivers.readings import (
     ActionDone,
     CardAsserted,
     CardFailed,
+    DeleteFinger,
     DeviceLost,
     DeviceReady,
     FingerCompared,
+    FingerEnrolled,
     FixLost,
     Reading,
     Scanned,
@@ -152,7 +154,12 @@ class Decider:
                 self._house.report(Draft("position.lost", unit.name, reason, Lane.TELEMETRY))
             case DeviceReady() | DeviceLost():
                 self._tell(unit, reading)
+                if isinstance(reading, DeviceReady) and unit.spec.role in WHO:
+                    self._sighted(unit.name, reading, arrival.at)
                 self._house.units_changed()
+            case FingerEnrolled(ok=True) | ActionDone(action=DeleteFinger(), ok=True):
+                self._tell(unit, reading)
+                self._journal.ride(self._intake.inventory.taught(unit.name, self._journal.records))
             case _:
                 self._tell(unit, reading)
 
@@ -176,6 +183,13 @@ class Decider:
         for event in events:
             self.decide_on(event)
         return bool(events)
+
+    def _sighted(self, unit: str, ready: DeviceReady, at: Moment) -> None:
+        """Compare the unit with the one that was here before, in whose name it speaks."""
+        sighting = self._intake.inventory.sighted(unit, ready.about, self._journal.records)
+        entries = [sighting.entry] if sighting.entry else []
+        if entries or sighting.records:
+            self._journal.append(entries, at, self._position.stamp(at), sighting.records)
 
     def _tell(self, unit: Unit, reading: Reading) -> None:
         if (draft := told_by(unit, reading)) is not None:

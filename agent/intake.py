@@ -14,11 +14,12 @@ from enum import StrEnum
 from typing import Any
 
 from agent.clock import Moment
+from agent.inventory import Inventory
 from agent.labels import Confidence, Label, read_epc, read_label
 from agent.roster import Roster
 from agent.session import Login
 from agent.stake import CHALLENGE_BYTES, Asked
-from agent.workflow import CardShown, CodeEntered, ControlScanned, Event, FactorShown, LabelRead
+from agent.workflow import CardShown, CodeEntered, ControlScanned, Event, FactorShown, LabelRead, Outcome
 from drivers.readings import CardAsserted, CardFailed, FingerCompared, Scanned, TagArrived
 
 CONTROL = b"POSTERN:"
@@ -44,6 +45,10 @@ class Role(StrEnum):
     POSITION = "position"
     FINGER = "finger"
     DOORS = "doors"
+
+
+WHO = (Role.BADGE, Role.TOKEN, Role.KEYPAD, Role.FINGER)
+"""Roles whose readings say who somebody is."""
 
 
 ROLES: Mapping[str, tuple[Role, ...]] = {
@@ -74,8 +79,11 @@ class Taken:
 class Intake:
     """Keeps only what a duplicate check needs."""
 
-    def __init__(self, roster: Roster, *, asks_cards: bool = False) -> None:
+    def __init__(
+        self, roster: Roster, inventory: Inventory | None = None, *, asks_cards: bool = False
+    ) -> None:
         self.roster = roster
+        self.inventory = inventory or Inventory()
         self._asks_cards = asks_cards
         self._seen: OrderedDict[tuple[str, str, bytes], int] = OrderedDict()
 
@@ -101,6 +109,8 @@ class Intake:
             case FingerCompared(slot=slot):
                 if claim is None or claim.finger != (unit, slot):
                     return None
+                if self.inventory.doubts(unit):
+                    return self._doubted(unit, "slot", claim.subject, at)
                 judged = self.roster.compared(
                     reading, module=unit, subject=claim.subject, now=at, records=records
                 )
@@ -133,8 +143,15 @@ class Intake:
         if role is Role.KEYPAD and claim is None:
             return Taken(CodeEntered(unit=unit, at=at, digest=self.roster.keys.digest("code", data)), {})
         kind = {Role.KEYPAD: "pin", Role.TOKEN: "static"}.get(role, "badge")
+        if self.inventory.doubts(unit):
+            return self._doubted(unit, kind, claim if kind == "pin" else None, at)
         judged = self.roster.present(kind, data, reader=unit, claim=claim, now=at, records=records)
         return Taken(FactorShown(unit=unit, at=at, verdict=judged.verdict), judged.records)
+
+    def _doubted(self, unit: str, kind: str, subject: str | None, at: Moment) -> Taken:
+        """Nothing is looked up, and nobody is to blame."""
+        verdict = self.roster.unjudged(Outcome.DOUBTED, kind, subject, at)
+        return Taken(FactorShown(unit=unit, at=at, verdict=verdict), {})
 
     def _label(
         self,

@@ -175,7 +175,7 @@ class Roster:
             case CompareResult.NOT_MATCHED | CompareResult.EMPTY_SLOT:
                 return self._failed(Outcome.MISMATCH, "slot", subject, module, now, records)
             case CompareResult.NO_FINGER | CompareResult.POOR_IMAGE:
-                return Judgement(self._verdict(Outcome.NO_TRY, "slot", subject, now), {})
+                return Judgement(self.unjudged(Outcome.NO_TRY, "slot", subject, now), {})
 
     def pardon(self, pardon: Pardon, records: Mapping[str, Any]) -> dict[str, Any]:
         """The records of those whose wait a supervisor has ended."""
@@ -246,7 +246,7 @@ class Roster:
                 outcome = Outcome.UNKNOWN
             case _:
                 # Nothing was compared.
-                told = replace(self._verdict(Outcome.NO_TRY, "fido2", None, now), detail=failure.value)
+                told = replace(self.unjudged(Outcome.NO_TRY, "fido2", None, now), detail=failure.value)
                 return Judgement(told, {})
         failed = self._failed(outcome, "fido2", None, reader, now, records)
         return replace(failed, verdict=replace(failed.verdict, detail=failure.value))
@@ -285,7 +285,7 @@ class Roster:
 
     def _paused(self, kind: str, now: Moment) -> Judgement:
         """Nothing is looked up, so that the answer to what is right is the answer to what is wrong."""
-        return Judgement(self._verdict(Outcome.PAUSED, kind, None, now), {})
+        return Judgement(self.unjudged(Outcome.PAUSED, kind, None, now), {})
 
     def _whose(self, kind: str, token: bytes, claim: str | None) -> tuple[Row | None, str | None]:
         """The row that opens, and the subject whom a failure is held against."""
@@ -319,7 +319,7 @@ class Roster:
         records: Mapping[str, Any],
         role: str | None = None,
     ) -> Judgement:
-        granted = self._verdict(Outcome.GRANTED, kind, subject, now)
+        granted = self.unjudged(Outcome.GRANTED, kind, subject, now)
         verdict = replace(granted, level=LEVELS[kind], finger=finger, role=role)
         # A badge proves nothing, so showing it forgives nothing.
         key = subject_key(subject)
@@ -340,10 +340,11 @@ class Roster:
         changes = {_reader_key(reader): burst.dump()}
         if subject and held_against:
             changes[subject_key(subject)] = subject_failed(_tries(records, subject), now, self.limits).dump()
-        verdict = self._verdict(outcome, kind, subject, now)
+        verdict = self.unjudged(outcome, kind, subject, now)
         return Judgement(replace(verdict, reader_paused=burst.paused), changes)
 
-    def _verdict(self, outcome: Outcome, kind: str, subject: str | None, now: Moment) -> Verdict:
+    def unjudged(self, outcome: Outcome, kind: str, subject: str | None, now: Moment) -> Verdict:
+        """An outcome with nothing but the age of what is known: no factor has proved anything."""
         age_s = self.age_s(now)
         return Verdict(
             outcome=outcome,

@@ -74,6 +74,8 @@ class UnitSpec:
     address: Address
     baud: int
     options: Options
+    expect: Mapping[str, str] | None = None
+    """What the device has to tell of itself to be believed; without it, what it told first."""
 
 
 class Unit:

@@ -211,7 +211,7 @@ def test_a_mistake_is_named_with_its_path_what_was_expected_and_what_was_found(
 def test_a_setting_that_the_driver_does_not_know_is_named_with_those_it_does() -> None:
     (told,) = mistakes(changed("suffix =", "sufix ="))
     assert told.startswith(
-        "unit.gun.sufix: expected one of the settings baud, cap, commands, gs, idle_ms, kind"
+        "unit.gun.sufix: expected one of the settings baud, cap, commands, expect, gs, idle_ms, kind"
     )
 
 

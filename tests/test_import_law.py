@@ -31,6 +31,7 @@ MODULES = {
     "agent/standing.py": {"agent.clock", "agent.freshness"},
     "agent/stake.py": {"agent.clock"},
     "agent/asserting.py": {"agent.session", "agent.stake", "agent.workflow", "drivers.readings"},
+    "agent/inventory.py": {"agent.workflow"},
     "agent/session.py": {
         "agent.clock",
         "agent.freshness",

@@ -1,0 +1,71 @@
+"""Is the unit that answers still the one that was here before? Pure.
+
+A look-alike module says "match, slot 7" whatever it is asked, and its wire proves nothing. So what a unit
+tells of itself is remembered when it is first seen. One that tells something else later is doubted: nothing
+it says about a person is believed, until the operator names it in its table of the config,
+
+    [unit.finger]
+    expect = { capacity = "200", address = "ffffffff" }
+
+or the old one is back. What is named there counts alone; without it, what was remembered. A card that signs
+needs no belief in its reader.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.workflow import Draft
+
+PREFIX = "unit/"
+"""Of the journal's records of what each unit told."""
+LINE = frozenset({"baud", "packet_bytes"})
+"""How the line was found, which says nothing about who is on it."""
+TAUGHT = frozenset({"templates", "index"})
+"""What changes when a finger is taught or forgotten, by our own order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What became of a look at a unit: an entry where belief in it has changed, and what to remember."""
+
+    entry: Draft | None
+    records: Mapping[str, Any]
+
+
+class Inventory:
+    """Which units are doubted, and in what they differ."""
+
+    def __init__(self, expected: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """`expected` is what the config says of a unit, by its name."""
+        self._expected = expected or {}
+        self._doubts: dict[str, dict[str, Any]] = {}
+
+    def doubts(self, unit: str) -> bool:
+        return unit in self._doubts
+
+    def sighted(self, unit: str, about: Mapping[str, str], records: Mapping[str, Any]) -> Sighting:
+        """A unit has been opened and has told what it is."""
+        told = {key: value for key, value in about.items() if key not in LINE}
+        known: Mapping[str, str] = records.get(PREFIX + unit, {})
+        expected = self._expected.get(unit, known)
+        changes = {
+            key: {"expected": value, "found": told.get(key)}
+            for key, value in sorted(expected.items())
+            if about.get(key) != value
+        }
+        before = self._doubts.pop(unit, None)
+        if changes:
+            self._doubts[unit] = changes
+            changed = Draft("identity.peripheral_changed", unit, {"changes": changes})
+            return Sighting(None if changes == before else changed, {})
+        entry = None if before is None else Draft("identity.peripheral_believed", unit, {"about": told})
+        new = told if unit in self._expected else {**told, **known}
+        return Sighting(entry, {PREFIX + unit: new} if new != known else {})
+
+    def taught(self, unit: str, records: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A template was added or deleted as ordered: what the unit tells of them next is right."""
+        known: Mapping[str, str] = records.get(PREFIX + unit, {})
+        if self.doubts(unit) or not TAUGHT & known.keys():
+            return {}
+        return {PREFIX + unit: {key: value for key, value in known.items() if key not in TAUGHT}}
