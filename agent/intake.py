@@ -60,6 +60,12 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
     "gpsd": (Role.POSITION,),
     "r503": (Role.FINGER,),
     "pn532": (Role.BADGE, Role.PARCEL),
+    "cu16": (Role.DOORS,),
+    "cu48": (Role.DOORS,),
+    "cu12": (Role.DOORS,),
+    "bcc": (Role.DOORS,),
+    "wkly": (Role.DOORS,),
+    "winnsen": (Role.DOORS,),
 }
 """Roles each kind of device can have; the first is the one it has when the config is silent."""
 

@@ -16,6 +16,12 @@ KINDS = {
     "gpsd": "GpsdDriver",
     "r503": "R503Driver",
     "pn532": "Pn532Driver",
+    "cu16": "Cu16Driver",
+    "cu48": "Cu48Driver",
+    "cu12": "Cu12Driver",
+    "bcc": "BccDriver",
+    "wkly": "WklyDriver",
+    "winnsen": "WinnsenDriver",
 }
 """Kind, which is also the module's name, to the driver class in it."""
 

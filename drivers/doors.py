@@ -1,0 +1,182 @@
+"""The doors behind lock boards: where each is, what its bits mean, and when one of them has changed. Pure.
+
+Boards answer with levels, one bit for each lock. Three facts are kept apart, because they do disagree: a
+solenoid is fed, a lock's hook holds, a door is in its frame or something lies behind it. Which way round a
+bit is meant is not portable, not even between locks on one board: it depends on whether the lock's switch
+is closed when locked or when open. So polarity stands in the config and is tried out at commissioning.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from drivers.base import ActionRefused, Options
+from drivers.readings import (
+    BoardChanged,
+    ContentChanged,
+    DoorChanged,
+    DoorSource,
+    DoorState,
+    InputChanged,
+    SolenoidChanged,
+)
+
+Changed = DoorChanged | ContentChanged | SolenoidChanged | InputChanged
+
+
+class Fact(StrEnum):
+    """What a board's bits can be about."""
+
+    HOOK = "hook"
+    CONTACT = "contact"
+    CONTENT = "content"
+    SOLENOID = "solenoid"
+    INPUT = "input"
+
+
+Levels = Mapping[Fact, Sequence[bool | None]]
+"""The bits of one board as it sends them, first lock first; None where it says that it does not know."""
+
+
+def _as_tuple(given: Any) -> Any:
+    return tuple(given) if isinstance(given, list) else given
+
+
+AsTuple = BeforeValidator(_as_tuple)
+"""TOML has lists; what is read from it shall not change."""
+
+
+class Board(Options):
+    """One board on the bus. Each kind narrows the bounds."""
+
+    address: int
+    locks: int
+    """Locks that are wired, from the first on: the doors of this board."""
+    polarity: Literal["1_locked", "0_locked", "1_closed", "0_closed"]
+    """What a bit of 1, or of 0, says of a lock (`locked`) or of a door's contact (`closed`)."""
+    inverted: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AsTuple] = ()
+    """Locks of this board whose switch is the other way round than those of the rest."""
+    inputs: int = 0
+    """Digital inputs that are nothing of a door's."""
+
+    @model_validator(mode="after")
+    def _inverted_are_there(self) -> Self:
+        for lock in self.inverted:
+            if lock > self.locks:
+                raise ValueError(f"expected inverted locks from 1 to {self.locks}, got {lock}")
+        return self
+
+    def means(self, fact: Fact, number: int, bit: bool) -> bool:
+        """Whether the hook holds, the door is shut, something is inside, the solenoid is fed."""
+        if fact in (Fact.HOOK, Fact.CONTACT):
+            return (bit == self.polarity.startswith("1")) != (number in self.inverted)
+        return bit
+
+
+def _as_tables(given: Any) -> Any:
+    """`boards = [0, 1]` is short for tables with nothing but an address."""
+    if not isinstance(given, list):
+        return given
+    return tuple({"address": each} if type(each) is int else each for each in given)
+
+
+AsTables = BeforeValidator(_as_tables)
+Boards = Field(min_length=1, max_length=32)
+"""What is true of every list of boards: no bus carries more than 32 loads."""
+
+
+B = TypeVar("B", bound=Board)
+
+
+@dataclass(frozen=True)
+class Wall(Generic[B]):
+    """All doors of a unit: counted from 1 through its boards, as the config lists them."""
+
+    boards: Sequence[B]
+
+    def place(self, door: int) -> tuple[B, int]:
+        """The board of a door, and which of its locks that is. Raises ActionRefused."""
+        left = door
+        for board in self.boards:
+            if 1 <= left <= board.locks:
+                return board, left
+            left -= board.locks
+        raise ActionRefused(f"expected a door from 1 to {self.doors}, got {door}")
+
+    @property
+    def doors(self) -> int:
+        return sum(board.locks for board in self.boards)
+
+    def number(self, board: B, fact: Fact, at: int) -> int:
+        """The door, or input, that is the board's `at`-th, counted from 1."""
+        before = self.boards[: self.boards.index(board)]
+        return at + sum(each.inputs if fact is Fact.INPUT else each.locks for each in before)
+
+    def news(self, board: B, answers: bool) -> BoardChanged:
+        first = self.number(board, Fact.HOOK, 1)
+        return BoardChanged(
+            board=board.address, first_door=first, last_door=first + board.locks - 1, answers=answers
+        )
+
+
+@dataclass(slots=True)
+class _Level:
+    told: bool | None = None
+    rival: bool | None = None
+    """A level that differs from the one told, and has not been seen often enough to be believed."""
+    seen: int = 0
+
+
+class Edges(Generic[B]):
+    """From levels, asked for again and again, to one reading for each change."""
+
+    def __init__(self, wall: Wall[B], confirm: int = 1) -> None:
+        self._wall = wall
+        self._confirm = confirm
+        """How often in a row a level must be seen to be believed."""
+        self._levels: dict[tuple[int, Fact, int], _Level] = {}
+
+    def of(self, board: B, levels: Levels) -> Iterator[Changed]:
+        """What has changed on a board, in the order of its locks."""
+        for fact, bits in levels.items():
+            for at, bit in enumerate(bits[: board.inputs if fact is Fact.INPUT else board.locks], start=1):
+                if bit is not None:
+                    known = self._levels.setdefault((board.address, fact, at), _Level())
+                    yield from self._noted(known, board, fact, at, board.means(fact, at, bit))
+
+    def forget(self, board: B) -> None:
+        """Whatever a board says next is told as found, not as changed."""
+        for key in [key for key in self._levels if key[0] == board.address]:
+            del self._levels[key]
+
+    def _noted(self, known: _Level, board: B, fact: Fact, at: int, level: bool) -> Iterator[Changed]:
+        if level == known.told:
+            known.rival = None
+            return
+        known.seen = known.seen + 1 if known.rival == level else 1
+        known.rival = level
+        if known.seen >= self._confirm:
+            first, known.told, known.rival = known.told is None, level, None
+            yield changed(fact, self._wall.number(board, fact, at), level, first=first)
+
+
+def changed(fact: Fact, number: int, level: bool, *, first: bool) -> Changed:
+    """The reading of one fact about one door, or input."""
+    match fact:
+        case Fact.CONTENT:
+            return ContentChanged(door=number, occupied=level, first=first)
+        case Fact.SOLENOID:
+            return SolenoidChanged(door=number, energised=level, first=first)
+        case Fact.INPUT:
+            return InputChanged(input=number, closed=level, first=first)
+    source = DoorSource.HOOK if fact is Fact.HOOK else DoorSource.CONTACT
+    state = DoorState.CLOSED if level else DoorState.OPEN
+    return DoorChanged(door=number, state=state, source=source, first=first)
+
+
+def bits_of(data: bytes, count: int) -> tuple[bool, ...]:
+    """The first `count` bits: lowest byte first, lowest bit of each byte first."""
+    return tuple(bool(data[at // 8] >> at % 8 & 1) for at in range(min(count, len(data) * 8)))
