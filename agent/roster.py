@@ -101,7 +101,7 @@ class Roster:
         """Seal a row under the secret that opens it. Raises RosterError for what could be guessed."""
         if row.kind not in PRESENTED:
             raise RosterError(f"expected one of {', '.join(PRESENTED)}, got {row.kind!r}")
-        if row.kind == "static" and (bits := _bits(token)) < MIN_TOKEN_BITS:
+        if row.kind == "static" and (bits := token_bits(token)) < MIN_TOKEN_BITS:
             raise RosterError(f"expected a token of at least {MIN_TOKEN_BITS} bits, got at most {bits}")
         if (row.kind == "fido2") != (row.public_key is not None):
             raise RosterError(f"expected a public key for fido2 and for nothing else, got {row.kind}")
@@ -359,7 +359,7 @@ def pin_token(subject: str, pin: bytes) -> bytes:
     return subject.encode() + b"\0" + pin
 
 
-def _bits(token: bytes) -> int:
+def token_bits(token: bytes) -> int:
     """What a token can be worth at most."""
     each = next((bits for alphabet, bits in _ALPHABETS if alphabet.issuperset(token)), 8.0)
     return int(len(token) * each)

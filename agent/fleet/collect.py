@@ -41,6 +41,7 @@ REFUSED = 0x80
 """Reason codes from here on are refusals."""
 
 _TOPIC = re.compile(r"postern/v1/([a-z0-9][a-z0-9-]{2,39})/up/([a-z]+)")
+_NONCE = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
 _GZIP = 16 + zlib.MAX_WBITS
 
 log = structlog.get_logger("collector")
@@ -85,11 +86,13 @@ class Collector:
         on_state: Callable[[DeviceLog], object] = lambda _: None,
         clerk: Clerk | None = None,
         on_finding: Callable[[Finding], object] = lambda _: None,
+        tell_time: Callable[[str, str], bytes] | None = None,
     ) -> None:
         """One device or all of them. Collectors of one `share` divide the messages between them: if they
         have clerks, these must keep one file, since none of them sees all entries of a device.
 
         With a clerk an entry is new that was not in its file; without, one that this object has not seen.
+        `tell_time` signs what time it is, for a device and the nonce of its birth.
         """
         self.server = server
         self.devices: dict[str, DeviceLog] = {}
@@ -104,6 +107,9 @@ class Collector:
         self._on_state = on_state
         self._clerk = clerk
         self._on_finding = on_finding
+        self._tell_time = tell_time
+        self._asked: dict[str, str] = {}
+        """Nonces of births that have not been told the time, by device."""
         self._look_at = 0.0
 
     async def run(self) -> None:
@@ -144,9 +150,11 @@ class Collector:
                     if isinstance(new, New):
                         self._on_entry(new.entry)
             connection.acknowledge(message)
+            self._send_time(connection)
         while True:
             messages = await self._together(connection)
             work = [each for message in messages for each in self._take(message)]
+            self._send_time(connection)
             await self._book(self._clerk, connection, messages, work)
 
     async def _together(self, connection: Connection) -> list[Message]:
@@ -179,12 +187,20 @@ class Collector:
         """Not retained: a device that is away is answered when its birth arrives."""
         flying: deque[asyncio.Future[int]] = deque()
         for device, note in outcome.receipts.items():
-            if flying and not connection.room:
+            while flying and not connection.room:
                 _heard(await flying.popleft())
             topic = f"postern/v1/{device}/down/receipt"
             flying.append(connection.publish(topic, note, content_type=NOTE))
         for acked in flying:
             _heard(await acked)
+
+    def _send_time(self, connection: Connection) -> None:
+        """At once, whatever else has to be stored first: it is the time of now that is signed."""
+        asked, self._asked = self._asked, {}
+        for device, nonce in asked.items():
+            if self._tell_time is not None and connection.room:
+                told = connection.publish(f"postern/v1/{device}/down/time", self._tell_time(device, nonce))
+                told.add_done_callback(_heard_of_time)
 
     # -- one message ------------------------------------------------------------------------------
 
@@ -228,6 +244,9 @@ class Collector:
             raise BadBatch(f"state: {error}") from None
         if not isinstance(state, dict):
             raise BadBatch(f"state: expected a JSON object, got {type(state).__name__}")
+        nonce = state.get("time_nonce")
+        if isinstance(nonce, str) and _NONCE.fullmatch(nonce):
+            self._asked[device.device] = nonce
         device.state = state
         self._on_state(device)
         return Birth(device.device, state)
@@ -235,7 +254,12 @@ class Collector:
 
 def _heard(code: int) -> None:
     if code >= REFUSED:
-        log.warning("receipt refused by the broker", code=f"{code:#04x}")
+        log.warning("answer refused by the broker", code=f"{code:#04x}")
+
+
+def _heard_of_time(told: asyncio.Future[int]) -> None:
+    if not told.cancelled() and told.exception() is None:
+        _heard(told.result())
 
 
 def _tell_of_wait(attempt: RetryCallState) -> None:

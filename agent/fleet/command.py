@@ -4,15 +4,14 @@ import argparse
 import asyncio
 import contextlib
 import json
-import secrets
 import signal
-import ssl
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.fleet import books
+from agent.fleet import books, broker, keys_command, push_command
 
 if TYPE_CHECKING:
     from agent.fleet.clerk import Clerk
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from agent.mqtt import Server
     from agent.note import SignerKey
 
-PORT, PLAIN_PORT = 8883, 1883
 NAME = "postern-collect"
 EXIT_USAGE = 2
 EXIT_GRAVE = 3
@@ -32,18 +30,10 @@ EXIT_STORE = 74
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `fleet` to the `postern` command; each action sets `run`."""
-    fleet = subparsers.add_parser("fleet", help="the fleet's side: receive what devices send, and look at it")
+    fleet = subparsers.add_parser("fleet", help="the fleet's side: hear devices, and tell them")
     actions = fleet.add_subparsers(required=True, metavar="ACTION")
     collect = actions.add_parser("collect", help="print entries as they come, one a line, until interrupted")
-    collect.add_argument("--host", required=True)
-    collect.add_argument("--port", type=int, help=f"{PORT}, or {PLAIN_PORT} with --plain")
-    collect.add_argument("--plain", action="store_true", help="without TLS")
-    collect.add_argument("--ca", type=Path, help="certificates that may vouch for the broker (the system's)")
-    collect.add_argument("--certificate", type=Path, help="our own certificate, with --key")
-    collect.add_argument("--key", type=Path)
-    collect.add_argument("--username")
-    collect.add_argument("--password-file", type=Path, help="its first line is the password")
-    collect.add_argument("--client-id", help="the same each time with --keep; otherwise random")
+    broker.add_options(collect)
     collect.add_argument("--device", default="+", help="only this one")
     collect.add_argument("--share", metavar="GROUP", help="divide the messages with others of this group")
     collect.add_argument(
@@ -63,24 +53,28 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         metavar="VKEY",
         help="trust this device's key; repeatable",
     )
+    collect.add_argument("--keys", type=Path, metavar="DIR", help="tell devices the time, with the key in it")
     collect.add_argument("--json", action="store_true", help="entries and summary as JSON, one object a line")
     collect.set_defaults(run=run)
     books.add_actions(actions)
+    keys_command.add_actions(actions)
+    push_command.add_actions(actions)
 
 
 def run(given: argparse.Namespace) -> int:
     """Collect until SIGINT or SIGTERM; the summary goes to standard error."""
+    from agent.fleet.keyring import KeyringError
     from agent.fleet.store import StoreFailed
     from agent.keyfile import BadKeyFile
     from agent.note import BadNote
 
     try:
-        server, clerk = _server(given), _clerk(given)
+        server, clerk = broker.server(given, NAME, keep=given.keep), _clerk(given)
     except (OSError, IndexError, ValueError, BadKeyFile, BadNote) as error:
         return _failed(error, EXIT_USAGE)
     try:
         collector, grave = asyncio.run(_collect(given, server, clerk))
-    except BadNote as error:
+    except (BadNote, KeyringError) as error:
         return _failed(error, EXIT_USAGE)
     except StoreFailed as error:
         return _failed(error, EXIT_STORE)
@@ -122,6 +116,7 @@ async def _collect(
         on_state=show_state,
         clerk=clerk,
         on_finding=show_finding,
+        tell_time=_clock(given.keys) if given.keys else None,
     )
     async with clerk or contextlib.nullcontext():
         running = asyncio.create_task(collector.run(), name="collector")
@@ -146,6 +141,21 @@ def _clerk(given: argparse.Namespace) -> "Clerk | None":
     return Clerk(given.store, signer, [VerifierKey.parse(text) for text in given.device_key])
 
 
+def _clock(folder: Path) -> Callable[[str, str], bytes]:
+    """Signs the time. Raises KeyringError for a folder without the key."""
+    from agent.documents import Role
+    from agent.fleet.keyring import Keyring
+    from agent.fleet.signing import Desk
+
+    keyring = Keyring(folder)
+    keyring.signers(Role.TIME)
+
+    def tell(device: str, nonce: str) -> bytes:
+        return Desk(keyring, int(time.time())).time(device, nonce, time.time_ns() // 1_000_000)
+
+    return tell
+
+
 def _signer(given: argparse.Namespace) -> "SignerKey":
     """Shows what the devices' configs need to believe the receipts."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -158,30 +168,6 @@ def _signer(given: argparse.Namespace) -> "SignerKey":
     )
     print(f"[fleet]\nkeys = [{json.dumps(signer.verifier.text)}]", file=sys.stderr, flush=True)
     return signer
-
-
-def _server(given: argparse.Namespace) -> "Server":
-    """Raises OSError, ValueError or IndexError for files that cannot be used."""
-    from agent.mqtt import Server
-
-    password = given.password_file.read_text().splitlines()[0] if given.password_file else None
-    return Server(
-        host=given.host,
-        port=given.port or (PLAIN_PORT if given.plain else PORT),
-        client_id=given.client_id or (NAME if given.keep else f"{NAME}-{secrets.token_hex(4)}"),
-        username=given.username,
-        password=password,
-        tls=None if given.plain else _tls(given),
-        session_expiry=given.keep,
-    )
-
-
-def _tls(given: argparse.Namespace) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=given.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if given.certificate:
-        context.load_cert_chain(given.certificate, given.key)
-    return context
 
 
 def _entry_line(entry: "Entry") -> str:

@@ -1,0 +1,245 @@
+"""Bringing a device in: what it asks with, who it is from then on, and what it is answered.
+
+    request = read_request(raw, tenant)      # signed by the device's own key
+    print(request.fingerprint)               # compared with what the device shows
+    welcome = enrol(keyring, request, groups=["depot-7"])
+
+`devices.json` holds what the fleet knows of its devices: public keys and groups, nothing secret. Certificates
+for the broker are given by the fleet's own authority, `ca.pem`.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from agent import keyfile
+from agent.envelope import Envelope, Kind, Refused, told
+from agent.fleet.keyring import PEM, PKCS8, Keyring, KeyringError, in_groups
+from agent.fleet.sealing import Recipient
+from agent.jws import decoded, encoded, kid_of
+from agent.page import Secret
+
+DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,39}")
+"""No `+`, `#`, `/` or `$`: a broker puts the name into its topic patterns."""
+CERTIFICATE_DAYS = 825
+AUTHORITY_DAYS = 3650
+
+
+class EnrolmentError(Exception):
+    """A request that cannot be granted: expected and found."""
+
+
+def _device_id(text: str) -> str:
+    if not DEVICE_ID.fullmatch(text):
+        raise ValueError("expected 3 to 40 of a-z, 0-9 and -, not beginning with -")
+    return text
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    device: Annotated[str, AfterValidator(_device_id)]
+    tenant: Annotated[str, AfterValidator(_device_id)]
+    sign_key: Secret
+    seal_key: Secret
+    csr: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    claim: Annotated[str, StringConstraints(max_length=64)] | None = None
+    levels: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A device that wants to be known, as it signed it."""
+
+    device: str
+    sign_key: bytes
+    seal_key: bytes
+    csr: x509.CertificateSigningRequest | None
+    claim: str | None
+    levels: Mapping[str, str]
+    """How well it keeps each of its keys: `file`, `credential` or `tpm`, by its own account."""
+
+    @property
+    def fingerprint(self) -> str:
+        return in_groups(sha256(self.sign_key + self.seal_key).hexdigest())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """What is known of a device."""
+
+    sign_key: str
+    seal_key: str
+    groups: list[str]
+    at: str
+    """When, RFC 3339."""
+    levels: Mapping[str, str]
+
+
+def read_request(raw: bytes, tenant: str) -> Request:
+    """Raises EnrolmentError for one that is not signed by the key it names, or not for this tenant."""
+    try:
+        envelope = Envelope.parse(Kind.ENROLMENT, raw)
+        claims = envelope.claims(Kind.ENROLMENT)
+        body = _Body.model_validate(claims.body)
+        sign_key = decoded(body.sign_key)
+        envelope.signers({kid_of(sign_key): sign_key})
+    except Refused as refused:
+        raise EnrolmentError(str(refused)) from refused
+    except ValidationError as error:
+        raise EnrolmentError(told(error)) from error
+    if body.tenant != tenant or claims.aud != f"{tenant}/*":
+        raise EnrolmentError(f"expected a request to {tenant}, got one to {body.tenant}")
+    return Request(
+        device=body.device,
+        sign_key=sign_key,
+        seal_key=decoded(body.seal_key),
+        csr=_csr(body.csr, body.device) if body.csr else None,
+        claim=body.claim,
+        levels=body.levels,
+    )
+
+
+def _csr(text: str, device: str) -> x509.CertificateSigningRequest:
+    try:
+        csr = x509.load_pem_x509_csr(text.encode())
+        named = [attribute.value for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        good = csr.is_signature_valid
+    except (ValueError, InvalidSignature) as error:
+        raise EnrolmentError("csr: expected a PEM certificate request, got another") from error
+    if not good or named != [device]:
+        raise EnrolmentError(f"csr: expected one for {device} with a good signature, got another")
+    return csr
+
+
+def enrol(keyring: Keyring, request: Request, groups: Sequence[str] = ()) -> dict[str, Any]:
+    """Note the device, and what it is answered: root, certificate, authority. Raises EnrolmentError.
+
+    A device that is known already must come with the same signing key: another one is another device.
+    """
+    known = devices(keyring.folder)
+    before = known.get(request.device)
+    now = Enrolled(
+        sign_key=encoded(request.sign_key),
+        seal_key=encoded(request.seal_key),
+        groups=sorted({*groups, *(before.groups if before else ())}),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        levels=dict(request.levels),
+    )
+    if before is not None and before.sign_key != now.sign_key:
+        raise EnrolmentError(f"{request.device}: expected the signing key that it is known by, got another")
+    certificate = _certificate(keyring.folder, request.csr, request.device) if request.csr else None
+    _save(keyring.folder, {**known, request.device: now})
+    return {
+        "root": keyring.document.raw.decode("ascii"),
+        "certificate": certificate,
+        "ca": (keyring.folder / "ca.pem").read_text() if certificate else None,
+    }
+
+
+def devices(folder: Path) -> dict[str, Enrolled]:
+    """Who has been enrolled, by name. Raises KeyringError."""
+    path = folder / "devices.json"
+    if not path.exists():
+        return {}
+    try:
+        return {name: Enrolled(**each) for name, each in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise KeyringError(f"{path}: expected enrolled devices, got {error}") from error
+
+
+def recipient(keyring: Keyring, device: str) -> Recipient:
+    """Whom pages for this device are sealed to. Raises KeyringError."""
+    known = devices(keyring.folder)
+    if device not in known:
+        listed = ", ".join(sorted(known)) or "(none)"
+        raise KeyringError(f"expected one of the enrolled devices {listed}, got {device!r}")
+    public = X25519PublicKey.from_public_bytes(decoded(known[device].seal_key))
+    return Recipient(f"{keyring.tenant}/{device}", public)
+
+
+def _save(folder: Path, known: Mapping[str, Enrolled]) -> None:
+    tree = {name: asdict(each) for name, each in sorted(known.items())}
+    keyfile.write(folder / "devices.json", json.dumps(tree, indent=1).encode())
+
+
+# -- certificates ---------------------------------------------------------------------------------
+
+
+def make_authority(folder: Path, tenant: str) -> None:
+    """`ca.key` and `ca.pem`: who vouches for devices to the broker, and for nothing else."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{tenant} devices")])
+    public = key.public_key()
+    certificate = (
+        _dated(AUTHORITY_DAYS)
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    keyfile.write(folder / "ca.key", key.private_bytes(PEM, PKCS8, serialization.NoEncryption()))
+    keyfile.write(folder / "ca.pem", certificate.public_bytes(PEM))
+
+
+def _certificate(folder: Path, csr: x509.CertificateSigningRequest, device: str) -> str:
+    """A client certificate for the key of the request, under the device's name alone."""
+    try:
+        authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    except (OSError, ValueError) as error:
+        raise KeyringError(f"{folder}: expected ca.pem and ca.key, got {error}") from error
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    made = (
+        _dated(CERTIFICATE_DAYS)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)]))
+        .issuer_name(authority.subject)
+        .public_key(csr.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(PEM).decode()
+
+
+def _dated(days: int) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    # A device's clock may be a little behind.
+    return (
+        x509.CertificateBuilder()
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,180 @@
+"""`postern fleet keys` and `postern fleet enrol`: who may sign, and who is one of ours. No network.
+
+Exit codes: 0 done, 2 a mistake in what was typed, in a file or with a key. What a new root says reaches
+devices with the next `postern fleet head`.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.fleet import asking
+
+if TYPE_CHECKING:
+    from agent.fleet.enrolment import Request
+    from agent.fleet.keyring import Keyring
+
+EXIT_USAGE = 2
+REQUEST_LIMIT = 64 * 1024
+
+
+def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    keys = actions.add_parser("keys", help="the keys that devices believe").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    init = keys.add_parser("init", help="the ceremony: make all keys and the first root")
+    init.add_argument("--tenant", required=True)
+    show = keys.add_parser("show", help="what the root in force says")
+    rotate = keys.add_parser("rotate", help="new keys in a role, or a new epoch key for sealed rows")
+    rotate.add_argument("role", help="a role as `keys show` names it, or epoch")
+    revoke = keys.add_parser("revoke", help="take a key away, and put a new one in its place")
+    revoke.add_argument("kid")
+    enrol = actions.add_parser("enrol", help="register a device, and answer its request")
+    enrol.add_argument("request", type=Path)
+    enrol.add_argument("--out", type=Path, default=Path("welcome.json"))
+    enrol.add_argument("--fingerprint", help="as the device shows it; otherwise asked for")
+    enrol.add_argument("--claim-file", type=Path, help="the one-time code that the device was given")
+    enrol.add_argument("--group", action="append", default=[], help="repeatable")
+    for action, run in ((init, _init), (show, _show), (rotate, _rotate), (revoke, _revoke), (enrol, _enrol)):
+        action.add_argument("--keys", type=Path, required=True, metavar="DIR")
+        action.add_argument("--json", action="store_true")
+        action.set_defaults(run=_guarded, act=run)
+    for action in (init, rotate, revoke):
+        asking.add_options(action)
+    for action in (rotate, revoke):
+        action.add_argument(
+            "--root-key",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="a root key that is kept elsewhere; repeatable",
+        )
+
+
+def _guarded(given: argparse.Namespace) -> int:
+    from agent.envelope import Refused
+    from agent.fleet.enrolment import EnrolmentError
+    from agent.fleet.keyring import KeyringError
+
+    try:
+        given.act(given)
+    except (KeyringError, EnrolmentError, Refused, OSError) as error:
+        print(f"postern fleet: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return 0
+
+
+def _init(given: argparse.Namespace) -> None:
+    from agent.fleet.enrolment import DEVICE_ID, make_authority
+    from agent.fleet.keyring import Keyring, KeyringError
+
+    if not DEVICE_ID.fullmatch(given.tenant):
+        raise KeyringError(f"--tenant: expected 3 to 40 of a-z, 0-9 and -, got {given.tenant!r}")
+    keyring = Keyring.create(given.keys, given.tenant, asking.passphrases(given))
+    make_authority(given.keys, given.tenant)
+    _tell(given, keyring)
+    print("Keep each root-*.key and its passphrase with another person, away from here.", file=sys.stderr)
+
+
+def _show(given: argparse.Namespace) -> None:
+    from agent.fleet.keyring import Keyring
+
+    _tell(given, Keyring(given.keys))
+
+
+def _rotate(given: argparse.Namespace) -> None:
+    from agent.documents import Role
+    from agent.fleet.keyring import EPOCH, Keyring, KeyringError
+
+    keyring = Keyring(given.keys)
+    roles = [role.value for role in Role if keyring.root.kids(role)]
+    if given.role == EPOCH:
+        with keyring.locked():
+            keyring.renew_epoch()
+    elif given.role in roles:
+        role = Role(given.role)
+        with keyring.locked():
+            keyring.replace(role, keyring.root.kids(role), asking.passphrases(given), given.root_key)
+    else:
+        raise KeyringError(f"expected one of {', '.join([*roles, EPOCH])}, got {given.role!r}")
+    _tell(given, keyring)
+
+
+def _revoke(given: argparse.Namespace) -> None:
+    from agent.documents import Role
+    from agent.fleet.keyring import Keyring
+    from agent.fleet.signing import Desk
+
+    keyring = Keyring(given.keys)
+    role = keyring.role_of(given.kid)
+    with keyring.locked():
+        keyring.replace(role, [given.kid], asking.passphrases(given), given.root_key)
+        if role is not Role.ROOT:
+            # Takes effect wherever it arrives, before the new root does. Only a root deposes a root.
+            Desk(keyring, int(time.time())).revoke(keys=[given.kid])
+    _tell(given, keyring)
+
+
+def _tell(given: argparse.Namespace, keyring: "Keyring") -> None:
+    root = keyring.root
+    told: dict[str, Any] = {
+        "tenant": keyring.tenant,
+        "root": keyring.document.ver,
+        "fingerprint": keyring.fingerprint,
+        "epoch": keyring.epoch().id,
+        "roles": {
+            role: {"kids": keys.kids, "threshold": keys.threshold} for role, keys in root.roles.items()
+        },
+    }
+    if given.json:
+        print(json.dumps(told))
+        return
+    print(f"{keyring.tenant}: root {keyring.document.ver}, epoch key {told['epoch']}")
+    print(f"fingerprint {keyring.fingerprint}")
+    for role, keys in root.roles.items():
+        print(f"  {role:12} {keys.threshold} of {len(keys.kids)}  {' '.join(keys.kids)}")
+
+
+def _enrol(given: argparse.Namespace) -> None:
+    from agent import keyfile
+    from agent.fleet.enrolment import EnrolmentError, enrol, read_request
+    from agent.fleet.keyring import Keyring
+
+    keyring = Keyring(given.keys)
+    with given.request.open("rb") as file:
+        request = read_request(file.read(REQUEST_LIMIT).strip(), keyring.tenant)
+    if given.claim_file and not _same(given.claim_file.read_text().strip(), request.claim or ""):
+        raise EnrolmentError(f"{request.device}: expected the code of {given.claim_file}, got another")
+    if not _same(given.fingerprint or _typed(request), request.fingerprint):
+        raise EnrolmentError(f"{request.device}: expected the device's own fingerprint, got another")
+    with keyring.locked():
+        welcome = enrol(keyring, request, given.group)
+    keyfile.write(given.out, json.dumps(welcome).encode())
+    told = {"device": request.device, "welcome": str(given.out), "root_fingerprint": keyring.fingerprint}
+    if given.json:
+        print(json.dumps(told))
+        return
+    print(
+        f"{request.device} is enrolled; take {given.out} to it, and this fingerprint of the root another way:"
+    )
+    print(keyring.fingerprint)
+
+
+def _typed(request: "Request") -> str:
+    """What the operator reads off the device; empty where there is nobody to ask."""
+    levels = ", ".join(f"{name} in {level}" for name, level in sorted(request.levels.items()))
+    print(f"{request.device} asks to be enrolled; keys: {levels or 'unknown'}", file=sys.stderr)
+    print(f"fingerprint {request.fingerprint}", file=sys.stderr)
+    if not sys.stdin.isatty():
+        return ""
+    return request.fingerprint if input("Does the device show the same? [y/N] ").strip() in ("y", "Y") else ""
+
+
+def _same(one: str, other: str) -> bool:
+    import hmac
+
+    return hmac.compare_digest("".join(one.split()).lower().encode(), "".join(other.split()).lower().encode())

@@ -1,0 +1,136 @@
+"""What stands at the broker for a device: everything that was issued, once, and nothing else of ours.
+
+Messages are retained, so that a device that was away finds them. What is there already is not sent again, and
+pages that no list names any more are cleared. The broker is asked what it has, and believed in nothing.
+"""
+
+import asyncio
+import json
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from agent.fleet.collect import BadBatch, unpack
+from agent.mqtt import Connection, ConnectionLost
+
+LIST_S = 60.0
+"""Longest that a broker may take to bring what it has retained for one device."""
+REFUSED = 0x80
+"""Reason codes from here on are refusals."""
+PAGES = "page/"
+DONE = "postern.fleet.command_done"
+OUTCOMES = (DONE, "postern.fleet.command_failed", "postern.fleet.command_refused")
+"""Entries that tell how a command ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What it took."""
+
+    sent: int
+    kept: int
+    """Was there already."""
+    cleared: int
+
+
+def down(device: str) -> str:
+    return f"postern/v1/{device}/down/"
+
+
+async def reconcile(connection: Connection, device: str, outgoing: Mapping[str, bytes]) -> Published:
+    """Have the broker hold just these, by topic below `down/`, sent in their order. Raises ConnectionLost."""
+    there = await _retained(connection, device)
+    news = {name: raw for name, raw in outgoing.items() if there.get(name) != sha256(raw).digest()}
+    gone = [name for name in there if name.startswith(PAGES) and name not in outgoing]
+    await send(connection, device, news)
+    # Last: until a device has the new list it may still fetch what the old one names.
+    await send(connection, device, dict.fromkeys(gone, b""))
+    return Published(len(news), len(outgoing) - len(news), len(gone))
+
+
+async def send(connection: Connection, device: str, messages: Mapping[str, bytes]) -> None:
+    """Retained, in order, all acknowledged at its end. Raises ConnectionLost, also when one is refused."""
+    flying: deque[tuple[str, asyncio.Future[int]]] = deque()
+    for name, raw in messages.items():
+        while flying and not connection.room:
+            await _landed(*flying.popleft())
+        flying.append((name, connection.publish(down(device) + name, raw, retain=True)))
+        _hear(connection)
+    for each in flying:
+        await _landed(*each)
+    _hear(connection)
+
+
+async def command(
+    connection: Connection, device: str, raw: bytes, name: str, *, within: float
+) -> Mapping[str, Any] | None:
+    """Send a command, and the entry that tells its outcome; None if none has come in this time (seconds).
+
+    `name` is the command's `jti`. Raises ConnectionLost.
+    """
+    await connection.subscribe(f"postern/v1/{device}/up/entries")
+    try:
+        async with asyncio.timeout(within):
+            await _landed("command", connection.publish(f"{down(device)}command", raw))
+            while True:
+                message = await connection.receive()
+                connection.acknowledge(message)
+                for entry in _entries(message.payload, message.properties.get("content-encoding")):
+                    if _outcome_of(entry, name):
+                        return entry
+    except TimeoutError:
+        return None
+
+
+def _entries(payload: bytes, encoding: str | None) -> list[dict[str, Any]]:
+    """What a device sends is not believed to be anything in particular."""
+    try:
+        trees = [json.loads(line) for line in unpack(payload, encoding)]
+    except (BadBatch, ValueError, RecursionError):
+        return []
+    return [tree for tree in trees if isinstance(tree, dict)]
+
+
+def _outcome_of(entry: Mapping[str, Any], name: str) -> bool:
+    kind, data = entry.get("type"), entry.get("data")
+    if not isinstance(kind, str) or not isinstance(data, dict) or data.get("command") != name:
+        return False
+    return kind in OUTCOMES
+
+
+async def _retained(connection: Connection, device: str) -> dict[str, bytes]:
+    """Hashes of what the broker holds for the device, by topic below `down/`.
+
+    A message of our own is brought after all that was retained: with it the list is whole.
+    """
+    fence = secrets.token_bytes(16)
+    await connection.subscribe(down(device) + "#")
+    fenced = connection.publish(f"{down(device)}fence", fence)
+    there: dict[str, bytes] = {}
+    try:
+        async with asyncio.timeout(LIST_S):
+            while True:
+                message = await connection.receive()
+                connection.acknowledge(message)
+                if message.payload == fence:
+                    break
+                if message.retained and message.payload:
+                    there[message.topic.removeprefix(down(device))] = sha256(message.payload).digest()
+    except TimeoutError as error:
+        raise ConnectionLost(f"no list of what is retained within {LIST_S:g} s") from error
+    await _landed("fence", fenced)
+    return there
+
+
+def _hear(connection: Connection) -> None:
+    """What we send comes back to us, and must be taken."""
+    for message in connection.waiting():
+        connection.acknowledge(message)
+
+
+async def _landed(name: str, acked: "asyncio.Future[int]") -> None:
+    if (code := await acked) >= REFUSED:
+        raise ConnectionLost(f"{name} refused by the broker", code)

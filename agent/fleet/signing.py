@@ -1,0 +1,195 @@
+"""Documents as the fleet issues them: each under the next version, signed by the role's key, and kept.
+
+    desk = Desk(keyring, now)
+    desk.bundle("van-0042", "roster", rows, scope="depot-7")
+    desk.revoke(subjects=["drv-5f2e81"])
+    desk.head("van-0042")
+    desk.outgoing("van-0042")       # everything that is to stand at the broker, by topic
+
+Hold `keyring.locked()` meanwhile. What was signed with a key that counts no longer, or is about to expire, is
+signed anew when the next head is made: a head names only what a device would take.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.documents import Document, Role
+from agent.envelope import Kind, issue
+from agent.fleet.enrolment import devices, recipient
+from agent.fleet.issued import EVERYBODY, Issued
+from agent.fleet.keyring import Keyring, KeyringError
+from agent.fleet.sealing import RowOf, seal_all
+
+DAY = 86_400
+HEAD_S = DAY
+DOCUMENT_S = 90 * DAY
+RENEW_S = 30 * DAY
+"""A document that has less left than this is signed anew."""
+TIME_S = 300
+BUNDLES = ("roster", "grants", "manifest")
+KEPT = ("revocations", *(f"bundle/{kind}" for kind in BUNDLES))
+"""What a head names beside the root."""
+ROLES = {"revocations": Role.REVOCATIONS, "bundle": Role.BUNDLE, "head": Role.HEAD}
+REVOKED = ("subjects", "credentials", "keys", "grants")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A command, before it has a key and a number."""
+
+    rank: str
+    name: str
+    args: Mapping[str, Any]
+    operator: str
+    reason: str
+    nonce: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        body = {
+            "class": self.rank,
+            "name": self.name,
+            "args": dict(self.args),
+            "operator": self.operator,
+            "reason": self.reason,
+        }
+        return body if self.nonce is None else {**body, "nonce": self.nonce}
+
+
+class Desk:
+    """Issues documents at one time, from the keys in one folder."""
+
+    def __init__(self, keyring: Keyring, now: int) -> None:
+        """`now` in seconds since 1970 UTC."""
+        self.keyring = keyring
+        self.issued = Issued(keyring.folder)
+        # What a new root lets sign must not be older than the root.
+        self._now = max(now, keyring.root_at)
+
+    # -- documents --------------------------------------------------------------------------------
+
+    def bundle(
+        self, device: str, kind: str, rows: Iterable[RowOf], *, scope: str, as_of: int | None = None
+    ) -> Document[Any]:
+        """All that the bundle is to hold, in force with the next head. Raises KeyringError, BadPage."""
+        before = self.issued.laid(device, kind)
+        last = self.issued.document(device, f"bundle/{kind}")
+        ver = last.ver + 1 if last else 1
+        to = recipient(self.keyring, device)
+        laid = seal_all(kind, rows, to, self.keyring.epoch(), before=before, ver=ver)
+        self.issued.keep_laid(device, laid)
+        body = laid.body(scope, self._now if as_of is None else as_of)
+        return self._issue(device, f"bundle/{kind}", body, aud=to.address)
+
+    def revoke(self, **more: Iterable[str]) -> Document[Any]:
+        """Take away for ever: subjects, credentials, keys, grants. It adds to what was revoked before."""
+        last = self.issued.document(EVERYBODY, "revocations")
+        before = last.body.model_dump() if last else {}
+        body = {name: sorted({*before.get(name, ()), *more.get(name, ())}) for name in REVOKED}
+        return self._issue(EVERYBODY, "revocations", body, aud=f"{self.keyring.tenant}/*")
+
+    def head(self, device: str) -> Document[Any]:
+        """What is current for the device, for a day."""
+        recipient(self.keyring, device)
+        self._renew(device)
+        pins = {name: each.pin.model_dump() for name, each in self.current(device).items()}
+        root = self.keyring.document.pin.model_dump()
+        body = {"documents": {"root": root, **pins}}
+        return self._issue(device, "head", body, aud=f"{self.keyring.tenant}/{device}", lasts=HEAD_S)
+
+    def command(self, device: str, order: Order, *, lasts: int, signatures: int = 1) -> bytes:
+        """A command for one device. It is not kept: it is worth something only for a moment."""
+        recipient(self.keyring, device)
+        signers = self.keyring.signers(Role.EMERGENCY if order.rank == "E" else Role.COMMAND)
+        if len(signers) < signatures:
+            raise KeyringError(f"expected {signatures} command keys, got {len(signers)}")
+        return issue(
+            Kind.COMMAND,
+            order.body(),
+            signers[:signatures],
+            aud=f"{self.keyring.tenant}/{device}",
+            iat=self._now,
+            exp=self._now + lasts,
+            ver=self.issued.sequence(device, signers[0].kid),
+        )
+
+    def time(self, device: str, nonce: str, utc_ms: int) -> bytes:
+        """What time it is, for whoever asked with this nonce."""
+        return issue(
+            Kind.TIME,
+            {"nonce": nonce, "utc": utc_ms},
+            self.keyring.signers(Role.TIME)[:1],
+            aud=f"{self.keyring.tenant}/{device}",
+            iat=self._now,
+            exp=self._now + TIME_S,
+            ver=1,
+        )
+
+    # -- what stands at the broker ----------------------------------------------------------------
+
+    def current(self, device: str) -> dict[str, Document[Any]]:
+        """The newest documents for a device, by the name that a head gives them."""
+        found = {name: self.issued.document(self._shelf(device, name), name) for name in KEPT}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def outgoing(self, device: str) -> dict[str, bytes]:
+        """By topic below `postern/v1/<device>/down/`, in the order in which it is best sent: pages, what
+        names them, and the head last."""
+        documents = self.current(device)
+        named = {
+            each.sha256: self.issued.page(device, each.sha256)
+            for name, document in documents.items()
+            if name.startswith("bundle/")
+            for each in document.body.pages
+        }
+        self.issued.forget_pages(device, named)
+        outgoing = {f"page/{digest}": raw for digest, raw in named.items()}
+        outgoing["root"] = self.keyring.document.raw
+        outgoing |= {name: document.raw for name, document in documents.items()}
+        head = self.issued.document(device, "head")
+        return outgoing if head is None else {**outgoing, "head": head.raw}
+
+    # -- issuing ----------------------------------------------------------------------------------
+
+    def _issue(
+        self, shelf: str, name: str, body: Mapping[str, Any], *, aud: str, lasts: int = DOCUMENT_S
+    ) -> Document[Any]:
+        kind = Kind(name.partition("/")[0])
+        last = self.issued.document(shelf, name)
+        role = ROLES[kind.value]
+        raw = issue(
+            kind,
+            body,
+            self.keyring.signers(role)[: self.keyring.root.threshold(role)],
+            aud=aud,
+            iat=self._now,
+            exp=self._now + lasts,
+            ver=last.ver + 1 if last else 1,
+        )
+        self.issued.keep(shelf, name, raw)
+        made = self.issued.document(shelf, name)
+        assert made is not None
+        return made
+
+    def _renew(self, device: str) -> None:
+        """Sign anew what a device would not take any more, with the same in it."""
+        for name, document in self.current(device).items():
+            role = ROLES[name.partition("/")[0]]
+            counts = set(document.signers) & set(self.keyring.root.kids(role))
+            if len(counts) < self.keyring.root.threshold(role) or document.claims.exp - self._now < RENEW_S:
+                body, aud = document.claims.body, document.claims.aud
+                self._issue(self._shelf(device, name), name, body, aud=aud)
+
+    def _shelf(self, device: str, name: str) -> str:
+        return EVERYBODY if name == "revocations" else device
+
+
+def chosen(keyring: Keyring, device: str | None) -> list[str]:
+    """This device, or all that are enrolled. Raises KeyringError."""
+    if device is not None:
+        recipient(keyring, device)
+        return [device]
+    known = sorted(devices(keyring.folder))
+    if not known:
+        raise KeyringError(f"{keyring.folder}: expected enrolled devices, got none")
+    return known
