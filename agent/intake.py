@@ -66,6 +66,7 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
     "bcc": (Role.DOORS,),
     "wkly": (Role.DOORS,),
     "winnsen": (Role.DOORS,),
+    "modbus_relay": (Role.DOORS,),
 }
 """Roles each kind of device can have; the first is the one it has when the config is silent."""
 

@@ -22,6 +22,7 @@ KINDS = {
     "bcc": "BccDriver",
     "wkly": "WklyDriver",
     "winnsen": "WinnsenDriver",
+    "modbus_relay": "ModbusRelayDriver",
 }
 """Kind, which is also the module's name, to the driver class in it."""
 

@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import Field, field_validator
-
 from drivers.base import (
     ActionRefused,
     Codec,
@@ -27,39 +25,13 @@ from drivers.base import (
     Emit,
     Link,
     NoReply,
-    Options,
     Unconfirmed,
 )
 from drivers.bus import QuietLink
-from drivers.doors import B, Board, Changed, Edges, Fact, Levels, Wall
+from drivers.doors import B, Changed, Edges, Levels, Wall, listed
 from drivers.readings import Action, DoorChanged, DoorState, OpenDoor, SolenoidChanged
 
 F = TypeVar("F")
-
-LONGEST_PULSE_MS = 1000
-"""No solenoid of a compartment lock is made to be fed for longer, and no config can have it longer."""
-
-
-class BusOptions(Options):
-    """What every kind of board has; its boards are its own."""
-
-    boards: Sequence[Board]
-    poll_ms: int = Field(250, ge=50, le=500)
-    """From one question about a board to the next while nothing happens: a forced door is told this late."""
-    watch_ms: int = Field(50, ge=25, le=100)
-    """The same after a pulse, until the hook has dropped."""
-    gap_ms: int = Field(25, ge=10, le=100)
-    """Silence between an answer and the next question: boards are slow to let go of the line."""
-    answer_ms: int = Field(200, ge=20, le=1000)
-    """How long a board may take to answer a question about its state."""
-
-    @field_validator("boards")
-    @classmethod
-    def _each_address_once(cls, boards: Sequence[Board]) -> Sequence[Board]:
-        addresses = [board.address for board in boards]
-        if len(set(addresses)) < len(addresses):
-            raise ValueError(f"expected boards with addresses of their own, got {addresses}")
-        return boards
 
 
 @dataclass(slots=True)
@@ -160,11 +132,11 @@ class BoardsDriver(Driver, Generic[F, B]):
                 await self._refuse_twins(board)
         silent = [board.address for board in self.boards if board.address not in found]
         about = {
-            "boards": _listed(found),
-            "silent": _listed(silent),
+            "boards": listed(found),
+            "silent": listed(silent),
             "doors": str(self.wall.doors),
             "echo": "yes" if self.line.echoes else "",
-            **self._found_at_first(found),
+            **self.wall.exceptions(found),
             **await self.roll_call(),
         }
         return {name: said for name, said in about.items() if said}
@@ -173,7 +145,7 @@ class BoardsDriver(Driver, Generic[F, B]):
         """One board's bits as it sends them, with no polarity applied: what commissioning looks at."""
         board = next((each for each in self.boards if each.address == address), None)
         if board is None:
-            raise ActionRefused(f"expected one of the boards {_listed(self._due)}, got {address}")
+            raise ActionRefused(f"expected one of the boards {listed(self._due)}, got {address}")
         async with self._looking:
             return await self.levels(board)
 
@@ -184,7 +156,7 @@ class BoardsDriver(Driver, Generic[F, B]):
                 self.line.set_baud(baud)
             if found := await self._ask_all():
                 return found
-        raise NoReply(f"no answer from the boards {_listed(self._due)}")
+        raise NoReply(f"no answer from the boards {listed(self._due)}")
 
     async def _ask_all(self) -> dict[int, Levels]:
         found: dict[int, Levels] = {}
@@ -206,19 +178,6 @@ class BoardsDriver(Driver, Generic[F, B]):
             if second is None or self.answers_for(second) != board.address:
                 return
         raise ActionRefused(f"two boards answer to address {board.address}")
-
-    def _found_at_first(self, found: Mapping[int, Levels]) -> dict[str, str]:
-        """Doors that are open, compartments that hold something: the rest of the wall is at rest."""
-        facts = {"open": (Fact.HOOK, False), "ajar": (Fact.CONTACT, False), "occupied": (Fact.CONTENT, True)}
-        about = {}
-        for word, (fact, sought) in facts.items():
-            about[word] = _listed(
-                self.wall.number(board, fact, at)
-                for board in self.boards
-                for at, bit in enumerate(found.get(board.address, {}).get(fact, ())[: board.locks], start=1)
-                if bit is not None and board.means(fact, at, bit) is sought
-            )
-        return about
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -246,12 +205,17 @@ class BoardsDriver(Driver, Generic[F, B]):
             asked = self._now()
             try:
                 levels = await self.levels(board)
+                if board.address not in self._answering:
+                    await self.prepare(board)
+                    levels = await self.levels(board)
             except (NoReply, ActionRefused):
                 await self._miss(board, asked)
                 return
             self._missing.pop(board.address, None)
-            if board.address not in self._answering:
-                await self._welcome(board)
+            self._answering.add(board.address)
+            if board.address in self._silent:
+                self._silent.discard(board.address)
+                await self.emit(self.wall.news(board, answers=True))
             for change in self._edges.of(board, levels):
                 self._notice(change, asked)
                 await self.emit(change)
@@ -270,13 +234,6 @@ class BoardsDriver(Driver, Generic[F, B]):
             case SolenoidChanged(door=door, energised=True) if door == watched.door:
                 watched.seen.set_result(None)
 
-    async def _welcome(self, board: B) -> None:
-        await self.prepare(board)
-        self._answering.add(board.address)
-        if board.address in self._silent:
-            self._silent.discard(board.address)
-            await self.emit(self.wall.news(board, answers=True))
-
     async def _miss(self, board: B, asked: float) -> None:
         """Silent is a board that has missed questions for a while, or has not answered since the opening."""
         self.noise["unanswered"] += 1
@@ -289,7 +246,7 @@ class BoardsDriver(Driver, Generic[F, B]):
         self._silent.add(address)
         self._edges.forget(board)
         if len(self._silent) == len(self.boards):
-            raise NoReply(f"no answer from the boards {_listed(self._due)}")
+            raise NoReply(f"no answer from the boards {listed(self._due)}")
         await self.emit(self.wall.news(board, answers=False))
 
     async def _pause(self, seconds: float) -> None:
@@ -315,7 +272,6 @@ class BoardsDriver(Driver, Generic[F, B]):
     async def _open(self, board: B, lock: int, door: int, pulse_ms: int | None) -> None:
         self.check_pulse(pulse_ms)
         await asyncio.sleep(max(0.0, self._rested_at - self._now()))
-        on_s = (pulse_ms or self.PULSE_MS) / 1000
         sent = self._now()
         seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watch = _Watch(door=door, since=sent, until=sent + self.WATCH_S, seen=seen)
@@ -324,7 +280,7 @@ class BoardsDriver(Driver, Generic[F, B]):
         except NoReply:
             accepted = False
         finally:
-            self._rested_at = self._now() + on_s + self.REST_MS / 1000
+            self._rested_at = self._now() + (self.on_ms(pulse_ms) + self.REST_MS) / 1000
         self._watch.until = self._now() + self.WATCH_S
         self._due[board.address] = 0.0
         self._wake.set()
@@ -339,6 +295,10 @@ class BoardsDriver(Driver, Generic[F, B]):
         except TimeoutError:
             raise Unconfirmed("no answer, and no hook seen to drop") from None
 
+    def on_ms(self, pulse_ms: int | None) -> int:
+        """How long a pulse takes, or a little longer."""
+        return pulse_ms or self.PULSE_MS
+
     def check_pulse(self, pulse_ms: int | None) -> None:
         """Whether the board can be told so long a pulse. Raises ActionRefused."""
         if pulse_ms is not None:
@@ -346,7 +306,3 @@ class BoardsDriver(Driver, Generic[F, B]):
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def _listed(numbers: Any) -> str:
-    return ",".join(str(number) for number in sorted(numbers))

@@ -45,3 +45,13 @@ def _forward(poly: int, start: int, data: bytes) -> int:
 def crc16_gen2(data: bytes) -> int:
     """EPC Gen2 tag CRC over PC and EPC (poly 1021, init FFFF, inverted). Check value D64E."""
     return _forward(0x1021, 0xFFFF, data) ^ 0xFFFF
+
+
+def crc16_modbus(data: bytes) -> int:
+    """Modbus RTU (poly 8005 reflected, init FFFF); sent low byte first. Check value 4B37."""
+    crc = 0xFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
+    return crc

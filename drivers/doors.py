@@ -6,12 +6,12 @@ bit is meant is not portable, not even between locks on one board: it depends on
 is closed when locked or when open. So polarity stands in the config and is tried out at commissioning.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from drivers.base import ActionRefused, Options
 from drivers.readings import (
@@ -88,6 +88,32 @@ Boards = Field(min_length=1, max_length=32)
 """What is true of every list of boards: no bus carries more than 32 loads."""
 
 
+LONGEST_PULSE_MS = 1000
+"""No solenoid of a compartment lock is made to be fed for longer, and no config can have it longer."""
+
+
+class BusOptions(Options):
+    """What every kind of board has; its boards are its own."""
+
+    boards: Sequence[Board]
+    poll_ms: int = Field(250, ge=50, le=500)
+    """From one question about a board to the next while nothing happens: a forced door is told this late."""
+    watch_ms: int = Field(50, ge=25, le=100)
+    """The same after a pulse, until the hook has dropped."""
+    gap_ms: int = Field(25, ge=10, le=100)
+    """Silence between an answer and the next question: boards are slow to let go of the line."""
+    answer_ms: int = Field(200, ge=20, le=1000)
+    """How long a board may take to answer a question about its state."""
+
+    @field_validator("boards")
+    @classmethod
+    def _each_address_once(cls, boards: Sequence[Board]) -> Sequence[Board]:
+        addresses = [board.address for board in boards]
+        if len(set(addresses)) < len(addresses):
+            raise ValueError(f"expected boards with addresses of their own, got {addresses}")
+        return boards
+
+
 B = TypeVar("B", bound=Board)
 
 
@@ -114,6 +140,19 @@ class Wall(Generic[B]):
         """The door, or input, that is the board's `at`-th, counted from 1."""
         before = self.boards[: self.boards.index(board)]
         return at + sum(each.inputs if fact is Fact.INPUT else each.locks for each in before)
+
+    def exceptions(self, found: Mapping[int, Levels]) -> dict[str, str]:
+        """Doors that are open, compartments that hold something: the rest of the wall is at rest."""
+        facts = {"open": (Fact.HOOK, False), "ajar": (Fact.CONTACT, False), "occupied": (Fact.CONTENT, True)}
+        return {
+            word: listed(
+                self.number(board, fact, at)
+                for board in self.boards
+                for at, bit in enumerate(found.get(board.address, {}).get(fact, ())[: board.locks], start=1)
+                if bit is not None and board.means(fact, at, bit) is sought
+            )
+            for word, (fact, sought) in facts.items()
+        }
 
     def news(self, board: B, answers: bool) -> BoardChanged:
         first = self.number(board, Fact.HOOK, 1)
@@ -180,3 +219,8 @@ def changed(fact: Fact, number: int, level: bool, *, first: bool) -> Changed:
 def bits_of(data: bytes, count: int) -> tuple[bool, ...]:
     """The first `count` bits: lowest byte first, lowest bit of each byte first."""
     return tuple(bool(data[at // 8] >> at % 8 & 1) for at in range(min(count, len(data) * 8)))
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """As people read them: `1,2,17`."""
+    return ",".join(str(number) for number in sorted(numbers))

@@ -17,8 +17,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from drivers.base import BadFrame, Emit, FrameCodec, Link, Options
-from drivers.boards import BoardsDriver, BusOptions
-from drivers.doors import AsTables, Board, Boards, Fact, Levels, bits_of
+from drivers.boards import BoardsDriver
+from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels, bits_of
 
 UNLOCK = 0x05
 STATUS = 0x02

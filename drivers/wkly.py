@@ -18,9 +18,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from drivers.base import BadFrame, Emit, FrameCodec, Link, Options
-from drivers.boards import BoardsDriver, BusOptions
+from drivers.boards import BoardsDriver
 from drivers.checksums import xor8
-from drivers.doors import AsTables, Board, Boards, Fact, Levels
+from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels
 
 HEADER = b"WKLY"
 OTHER_HEADER = b"SKLY"

@@ -103,7 +103,7 @@ async def test_an_answer_that_is_lost_is_made_up_for_by_the_hook_that_drops(
     bus = make(kind, tmp_path)
     async with at_work(bus, kind.name, **options(answer_ms=300)) as made:
         bus.boards[2].mute = True
-        made.driver.UNLOCK_WITHIN = 0.2  # type: ignore[attr-defined]
+        vars(made.driver)["UNLOCK_WITHIN"] = 0.2
         opening = made.open(6)
         await bus.asked_for(kind.unlock(2, 2))
         bus.boards[2].mute = False
@@ -120,7 +120,7 @@ async def test_without_any_evidence_the_pulse_is_in_doubt_and_never_repeated(
     bus = make(kind, tmp_path)
     bus.door(2, 2).jam()
     async with at_work(bus, kind.name, **options(answer_ms=300)) as made:
-        made.driver.UNLOCK_WITHIN = 0.2  # type: ignore[attr-defined]
+        vars(made.driver)["UNLOCK_WITHIN"] = 0.2
         bus.boards[2].mute = True
         opening = made.open(6)
         await bus.asked_for(kind.unlock(2, 2))
@@ -139,7 +139,7 @@ async def test_on_a_line_that_echoes_no_echo_passes_for_an_answer(kind: Kind, tm
         await made.open(1)
         assert await made.next() == hook(1, "open")
         # Now a board that hears nothing: all that comes back is our own voice.
-        made.driver.UNLOCK_WITHIN = 0.2  # type: ignore[attr-defined]
+        vars(made.driver)["UNLOCK_WITHIN"] = 0.2
         bus.boards[2].dead = True
         with pytest.raises((Unconfirmed, ActionRefused)):
             await made.open(5)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.checksums import crc16_gen2, minus8, minus16, sum8, sum16, xor8
+from drivers.checksums import crc16_gen2, crc16_modbus, minus8, minus16, sum8, sum16, xor8
 
 CHECK = b"123456789"
 
@@ -14,6 +14,7 @@ CHECK = b"123456789"
     [
         # Catalogue of parametrised CRC algorithms: CRC-16/GENIBUS, alias CRC-16/EPC, check 0xd64e.
         ("crc16_gen2", crc16_gen2(CHECK), 0xD64E),
+        ("crc16_modbus", crc16_modbus(CHECK), 0x4B37),
         ("sum8", sum8(CHECK), 0xDD),
         ("sum16", sum16(CHECK), 0x01DD),
         ("minus8", minus8(CHECK), 0x23),
@@ -27,7 +28,7 @@ def test_the_published_check_value_comes_out(name: str, value: int, expected: in
 
 @pytest.mark.parametrize(
     ("function", "expected"),
-    [(sum8, 0), (sum16, 0), (minus8, 0), (minus16, 0), (xor8, 0), (crc16_gen2, 0)],
+    [(sum8, 0), (sum16, 0), (minus8, 0), (minus16, 0), (xor8, 0), (crc16_gen2, 0), (crc16_modbus, 0xFFFF)],
 )
 def test_nothing_sums_to_nothing(function: object, expected: int) -> None:
     assert callable(function)
@@ -71,5 +72,5 @@ def test_one_flipped_bit_is_never_missed(data: bytes, draw: st.DataObject) -> No
     bit = draw.draw(st.integers(0, len(data) * 8 - 1))
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8
-    for function in (sum8, sum16, minus8, minus16, xor8, crc16_gen2):
+    for function in (sum8, sum16, minus8, minus16, xor8, crc16_gen2, crc16_modbus):
         assert function(data) != function(bytes(flipped))
