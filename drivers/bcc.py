@@ -22,7 +22,7 @@ from pydantic import Field
 from drivers.base import BadFrame, Emit, FrameCodec, Link, Options
 from drivers.boards import BoardsDriver
 from drivers.checksums import xor8
-from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels, bits_of
+from drivers.doors import AsTables, Board, BusOptions, Fact, Levels, bits_of
 
 UNLOCK = 0x8A
 STATE = 0x80
@@ -90,7 +90,7 @@ class BccBoard(Board):
 
 
 class BccOptions(BusOptions):
-    boards: Annotated[tuple[BccBoard, ...], AsTables, Boards] = (BccBoard(address=1),)
+    boards: Annotated[tuple[BccBoard, ...], AsTables] = (BccBoard(address=1),)
 
 
 class BccDriver(BoardsDriver[Frame, BccBoard]):

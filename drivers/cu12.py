@@ -15,7 +15,7 @@ from pydantic import Field
 from drivers.base import ActionRefused, BadFrame, Emit, FrameCodec, Link, Options
 from drivers.boards import BoardsDriver
 from drivers.checksums import sum8
-from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels, bits_of
+from drivers.doors import AsTables, Board, BusOptions, Fact, Levels, bits_of
 
 STATUS = 0x80
 UNLOCK = 0x81
@@ -81,7 +81,7 @@ class Cu12Board(Board):
 
 
 class Cu12Options(BusOptions):
-    boards: Annotated[tuple[Cu12Board, ...], AsTables, Boards] = (Cu12Board(address=0),)
+    boards: Annotated[tuple[Cu12Board, ...], AsTables] = (Cu12Board(address=0),)
 
 
 class Cu12Driver(BoardsDriver[Frame, Cu12Board]):

@@ -20,7 +20,7 @@ from pydantic import Field
 from drivers.base import ActionRefused, BadFrame, Emit, FrameCodec, Link, Options
 from drivers.boards import BoardsDriver
 from drivers.checksums import sum8
-from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels, bits_of
+from drivers.doors import AsTables, Board, BusOptions, Fact, Levels, bits_of
 
 STATUS = 0x30
 UNLOCK = 0x31
@@ -83,7 +83,7 @@ class Cu16Board(Board):
 
 
 class Cu16Options(BusOptions):
-    boards: Annotated[tuple[Cu16Board, ...], AsTables, Boards] = (Cu16Board(address=0),)
+    boards: Annotated[tuple[Cu16Board, ...], AsTables] = (Cu16Board(address=0),)
 
 
 class Cu16Driver(BoardsDriver[Frame, Cu16Board]):

@@ -14,7 +14,7 @@ from pydantic import Field
 from drivers.base import BadFrame, Emit, FrameCodec, Link, Options
 from drivers.boards import BoardsDriver
 from drivers.checksums import sum8
-from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels, bits_of
+from drivers.doors import AsTables, Board, BusOptions, Fact, Levels, bits_of
 
 STATUS = 0x60
 UNLOCK = 0x61
@@ -64,7 +64,7 @@ class Cu48Board(Board):
 
 
 class Cu48Options(BusOptions):
-    boards: Annotated[tuple[Cu48Board, ...], AsTables, Boards] = (Cu48Board(address=0),)
+    boards: Annotated[tuple[Cu48Board, ...], AsTables] = (Cu48Board(address=0),)
 
 
 class Cu48Driver(BoardsDriver[Frame, Cu48Board]):

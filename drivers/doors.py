@@ -59,14 +59,17 @@ class Board(Options):
     """What a bit of 1, or of 0, says of a lock (`locked`) or of a door's contact (`closed`)."""
     inverted: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AsTuple] = ()
     """Locks of this board whose switch is the other way round than those of the rest."""
-    inputs: int = 0
-    """Digital inputs that are nothing of a door's."""
+
+    @property
+    def plain_inputs(self) -> int:
+        """Digital inputs that are nothing of a door's."""
+        return 0
 
     @model_validator(mode="after")
     def _inverted_are_there(self) -> Self:
         for lock in self.inverted:
             if lock > self.locks:
-                raise ValueError(f"expected inverted locks from 1 to {self.locks}, got {lock}")
+                raise ValueError(f"inverted locks from 1 to {self.locks}")
         return self
 
     def means(self, fact: Fact, number: int, bit: bool) -> bool:
@@ -76,17 +79,20 @@ class Board(Options):
         return bit
 
 
+MOST_BOARDS = 32
+"""No RS-485 bus is made to carry more loads."""
+
+
 def _as_tables(given: Any) -> Any:
     """`boards = [0, 1]` is short for tables with nothing but an address."""
+    if isinstance(given, list) and not 1 <= len(given) <= MOST_BOARDS:
+        raise ValueError(f"1 to {MOST_BOARDS} boards")
     if not isinstance(given, list):
         return given
     return tuple({"address": each} if type(each) is int else each for each in given)
 
 
 AsTables = BeforeValidator(_as_tables)
-Boards = Field(min_length=1, max_length=32)
-"""What is true of every list of boards: no bus carries more than 32 loads."""
-
 
 LONGEST_PULSE_MS = 1000
 """No solenoid of a compartment lock is made to be fed for longer, and no config can have it longer."""
@@ -110,7 +116,7 @@ class BusOptions(Options):
     def _each_address_once(cls, boards: Sequence[Board]) -> Sequence[Board]:
         addresses = [board.address for board in boards]
         if len(set(addresses)) < len(addresses):
-            raise ValueError(f"expected boards with addresses of their own, got {addresses}")
+            raise ValueError("boards with addresses of their own")
         return boards
 
 
@@ -139,7 +145,7 @@ class Wall(Generic[B]):
     def number(self, board: B, fact: Fact, at: int) -> int:
         """The door, or input, that is the board's `at`-th, counted from 1."""
         before = self.boards[: self.boards.index(board)]
-        return at + sum(each.inputs if fact is Fact.INPUT else each.locks for each in before)
+        return at + sum(each.plain_inputs if fact is Fact.INPUT else each.locks for each in before)
 
     def exceptions(self, found: Mapping[int, Levels]) -> dict[str, str]:
         """Doors that are open, compartments that hold something: the rest of the wall is at rest."""
@@ -181,7 +187,9 @@ class Edges(Generic[B]):
     def of(self, board: B, levels: Levels) -> Iterator[Changed]:
         """What has changed on a board, in the order of its locks."""
         for fact, bits in levels.items():
-            for at, bit in enumerate(bits[: board.inputs if fact is Fact.INPUT else board.locks], start=1):
+            for at, bit in enumerate(
+                bits[: board.plain_inputs if fact is Fact.INPUT else board.locks], start=1
+            ):
                 if bit is not None:
                     known = self._levels.setdefault((board.address, fact, at), _Level())
                     yield from self._noted(known, board, fact, at, board.means(fact, at, bit))

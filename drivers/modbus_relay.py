@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from drivers.base import ActionRefused, Emit, Link, NoReply, Options
 from drivers.boards import BoardsDriver
-from drivers.doors import LONGEST_PULSE_MS, AsTables, Board, Boards, BusOptions, Fact, Levels, bits_of
+from drivers.doors import LONGEST_PULSE_MS, AsTables, Board, BusOptions, Fact, Levels, bits_of
 from drivers.modbus import (
     ERROR,
     READ_COILS,
@@ -51,15 +51,19 @@ class RelayBoard(Board):
     """Inputs after those that are nothing of a door's: tamper switches and the like."""
     polarity: Literal["1_closed", "0_closed"] = "1_closed"
 
+    @property
+    def plain_inputs(self) -> int:
+        return self.inputs
+
     @model_validator(mode="after")
     def _contacts_have_doors(self) -> Self:
         if self.contacts > self.locks:
-            raise ValueError(f"expected at most one contact for each of {self.locks} locks")
+            raise ValueError(f"at most one contact for each of {self.locks} locks")
         return self
 
 
 class ModbusRelayOptions(BusOptions):
-    boards: Annotated[tuple[RelayBoard, ...], AsTables, Boards] = (RelayBoard(address=1),)
+    boards: Annotated[tuple[RelayBoard, ...], AsTables] = (RelayBoard(address=1),)
     pulse_ms: int = Field(default=500, ge=TENTH_MS, le=LONGEST_PULSE_MS)
     """How long a solenoid is fed; boards count in tenths of a second, upwards."""
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from drivers.base import BadFrame, Emit, FrameCodec, Link, Options
 from drivers.boards import BoardsDriver
-from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels, bits_of
+from drivers.doors import AsTables, Board, BusOptions, Fact, Levels, bits_of
 
 UNLOCK = 0x05
 STATUS = 0x02
@@ -70,7 +70,7 @@ class WinnsenBoard(Board):
 
 
 class WinnsenOptions(BusOptions):
-    boards: Annotated[tuple[WinnsenBoard, ...], AsTables, Boards] = (WinnsenBoard(address=1),)
+    boards: Annotated[tuple[WinnsenBoard, ...], AsTables] = (WinnsenBoard(address=1),)
 
 
 class WinnsenDriver(BoardsDriver[Frame, WinnsenBoard]):

@@ -20,7 +20,7 @@ from pydantic import Field
 from drivers.base import BadFrame, Emit, FrameCodec, Link, Options
 from drivers.boards import BoardsDriver
 from drivers.checksums import xor8
-from drivers.doors import AsTables, Board, Boards, BusOptions, Fact, Levels
+from drivers.doors import AsTables, Board, BusOptions, Fact, Levels
 
 HEADER = b"WKLY"
 OTHER_HEADER = b"SKLY"
@@ -70,7 +70,7 @@ class WklyBoard(Board):
 
 
 class WklyOptions(BusOptions):
-    boards: Annotated[tuple[WklyBoard, ...], AsTables, Boards] = (WklyBoard(address=0),)
+    boards: Annotated[tuple[WklyBoard, ...], AsTables] = (WklyBoard(address=0),)
 
 
 class WklyDriver(BoardsDriver[Frame, WklyBoard]):
