@@ -212,6 +212,16 @@ def test_what_was_staged_for_a_head_stays_so_for_the_next_that_names_it(fleet: A
     assert set(names(accepted)) == {"bundle/roster", "bundle/grants"}
 
 
+def test_what_was_staged_for_a_head_that_the_next_does_not_name_never_comes_into_force(
+    fleet: Authority,
+) -> None:
+    roster, grants = fleet.bundle("roster", 1), fleet.bundle("grants", 1)
+    one = fleet.head(1, {"bundle/roster": roster, "bundle/grants": grants})
+    trusted = after(fleet.trusted(), (Kind.HEAD, one), (Kind.BUNDLE, grants))
+    accepted = trusted.take(Kind.HEAD, fleet.head(2, {}), NOW)
+    assert (names(accepted), accepted.trusted.held) == (["head"], {})
+
+
 def test_a_config_is_held_and_nothing_waits_for_it(fleet: Authority) -> None:
     config = fleet.made(Kind.CONFIG, {"anything": 1}, 1)
     trusted = after(fleet.trusted(), (Kind.HEAD, fleet.head(1, {"config": config})))
