@@ -19,7 +19,7 @@ NOW = moment(60)
 
 
 def story() -> tuple[bytes, list[list[Told]], list[Told], set[Told]]:
-    """The first root, rounds of what is told, the newest of each kind, and all that is never to be believed."""
+    """The first root, rounds of what is told, the newest of each kind, and what is never to be believed."""
     fleet = Authority()
     first = root = fleet.root()
     rounds: list[list[Told]] = []
@@ -49,8 +49,9 @@ def story() -> tuple[bytes, list[list[Told]], list[Told], set[Told]]:
             (Kind.HEAD, fleet.head(2 * ver, pins, by=[fresh()])),  # forged
         ]
         never |= set(wrong)
-        # Newer than the head, signed like it, and names the roster of before: for who has the new one, a way back.
-        back = fleet.head(2 * ver - 1, {**pins, "bundle/roster": before})
+        # Newer than the head and signed like it, but it names the roster of before: a way back for some.
+        later = 1 if ver < ROUNDS else -1
+        back = fleet.head(2 * ver + later, {**pins, "bundle/roster": before})
         rounds.append([*newest, *wrong, (Kind.HEAD, back)])
         before = roster
     return first, rounds, newest, never
