@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 NS = 1_000_000_000
 BUILT_UTC_NS = 1_793_491_200 * NS
@@ -100,6 +100,23 @@ class Clock(Protocol):
     def now(self) -> Moment: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A time that was told: `utc = mono + epoch_ns`, so far right to `error_s`."""
+
+    epoch_ns: int
+    error_s: float
+    at_mono_ns: int
+
+    def counts(self, mono: int) -> bool:
+        return (mono - self.at_mono_ns) / NS <= HOLDOVER_S
+
+    def contradicts(self, other: Self) -> bool:
+        """Whether the two cannot both be right."""
+        drift_s = abs(self.at_mono_ns - other.at_mono_ns) / NS * DRIFT
+        return abs(self.epoch_ns - other.epoch_ns) / NS > self.error_s + other.error_s + drift_s
+
+
 class SystemClock:
     """The clocks of this machine, disciplined by what receivers and servers tell."""
 
@@ -127,6 +144,9 @@ class SystemClock:
         self._told_epoch_ns = self._epoch_ns
         self.next_floor_ns = self.floor_ns
         """The floor to be remembered for the next run."""
+        self.disputed: Trust | None = None
+        """A source that says another time than the fleet has signed."""
+        self._vouched: _Told | None = None
         self._keep_above_floor()
 
     def now(self) -> Moment:
@@ -138,6 +158,7 @@ class SystemClock:
             self._epoch_ns + mono,
             self._trust,
             None if error is None else round(error, 3),
+            self._vouched is not None and self._vouched.counts(mono),
         )
 
     def remember_floor(self, floor_ns: int) -> None:
@@ -149,9 +170,19 @@ class SystemClock:
     def observe(self, trust: Trust, utc_ns: int, at_mono_ns: int, error_s: float) -> Correction | None:
         """Learn what time it was at `at_mono_ns`. Worse knowledge than is held is ignored.
 
-        Time below the floor is no knowledge at all.
+        Time below the floor is no knowledge at all. What the fleet has signed for this very device outweighs
+        for a day whatever says otherwise: it can be neither faked by radio nor slipped in by a server.
         """
-        if utc_ns < self.floor_ns or not self._is_better(trust, at_mono_ns, error_s):
+        if utc_ns < self.floor_ns:
+            return None
+        told = _Told(utc_ns - at_mono_ns, error_s, at_mono_ns)
+        if trust is Trust.FLEET:
+            self._vouched, self.disputed = told, None
+            if not told.contradicts(self._held_by(at_mono_ns)) and not self._is_better(
+                trust, at_mono_ns, error_s
+            ):
+                return None
+        elif self._disputes(trust, told) or not self._is_better(trust, at_mono_ns, error_s):
             return None
         old_trust, new_epoch = self._trust, utc_ns - at_mono_ns
         off_s = abs(new_epoch - self._epoch_ns) / NS
@@ -164,6 +195,20 @@ class SystemClock:
             limit_ns = self.floor_ns + FLOOR_RISE_NS + at_mono_ns
             self.next_floor_ns = max(self.next_floor_ns, min(utc_ns, limit_ns))
         return self._correction(old_trust)
+
+    def at_least(self, utc_ns: int) -> Correction | None:
+        """Somebody whom we trust has signed something at this time: it cannot be earlier.
+
+        It raises the floor, and moves the time of who knows none, but never further than seven days from
+        where this run began: an old key must not make everything look expired.
+        """
+        mono = self._mono()
+        utc_ns = min(utc_ns, self.floor_ns + FLOOR_RISE_NS + mono)
+        self.next_floor_ns = max(self.next_floor_ns, utc_ns)
+        if self._trust is not Trust.NONE or utc_ns <= self._epoch_ns + mono:
+            return None
+        self._epoch_ns = utc_ns - mono
+        return self._correction(self._trust)
 
     def observe_ntp(self) -> Correction | None:
         """Follow the system clock while the system says that it is synchronised."""
@@ -181,6 +226,20 @@ class SystemClock:
             held_rank = min(held_rank, _RANK[Trust.RTC])
         # Of equals the one with the smaller error is right, and time does not jump to and fro between them.
         return _RANK[trust] > held_rank or (_RANK[trust] == held_rank and (error is None or error_s < error))
+
+    def _held_by(self, at_mono_ns: int) -> "_Told":
+        """What is held now, as if somebody had told it."""
+        return _Told(self._epoch_ns, self._error_at(at_mono_ns) or 0.0, at_mono_ns)
+
+    def _disputes(self, trust: Trust, told: "_Told") -> bool:
+        """Whether this is not what the fleet has said within the last day."""
+        vouched = self._vouched
+        disputes = vouched is not None and vouched.counts(told.at_mono_ns) and told.contradicts(vouched)
+        if disputes:
+            self.disputed = trust
+        elif self.disputed is trust:
+            self.disputed = None
+        return disputes
 
     def _error_at(self, mono: int) -> float | None:
         if self._error_s is None:

@@ -123,7 +123,7 @@ def test_better_knowledge_is_taken_and_worse_is_not(held: Trust, offered: Trust,
     clock = board.clock(rtc=True)
     if held is not Trust.RTC:
         clock.observe(held, NOON_NS, board.mono_ns, 0.5)
-    told = clock.observe(offered, NOON_NS + 5 * NS, board.mono_ns, 2.0)
+    told = clock.observe(offered, NOON_NS + 2 * NS, board.mono_ns, 2.0)
     assert (told is not None) is taken
     assert clock.now().trust is (offered if taken else held)
 
@@ -258,6 +258,84 @@ def test_a_lie_about_the_far_future_is_taken_back_by_the_truth() -> None:
     clock = board.clock(floor_ns=NOON_NS - NS)
     clock.observe(Trust.NTP, NOON_NS + 3650 * DAY * NS, board.mono_ns, 0.1)
     clock.observe(Trust.NTP, NOON_NS, board.mono_ns, 0.1)
+    assert clock.now().utc_ns == NOON_NS
+
+
+YEARS_NS = 3650 * DAY * NS
+
+
+@pytest.mark.parametrize("liar", [Trust.GPS, Trust.NTP])
+@pytest.mark.parametrize("off_ns", [-20 * DAY * NS, -10 * NS, 10 * NS, YEARS_NS])
+def test_what_the_fleet_has_signed_for_us_outweighs_whoever_says_otherwise(liar: Trust, off_ns: int) -> None:
+    board = Board()
+    clock = board.clock(floor_ns=NOON_NS - YEARS_NS)
+    clock.observe(liar, NOON_NS + off_ns, board.mono_ns, 0.5)
+    told = clock.observe(Trust.FLEET, NOON_NS, board.mono_ns, 1.0)
+    assert told is not None
+    assert (clock.now().utc_ns, clock.now().trust, clock.now().assured) == (NOON_NS, Trust.FLEET, True)
+    assert clock.observe(liar, NOON_NS + off_ns, board.mono_ns, 0.5) is None
+    assert (clock.now().utc_ns, clock.disputed) == (NOON_NS, liar)
+    board.pass_time(HOLDOVER_S + 1)
+    clock.observe(liar, NOON_NS + off_ns, board.mono_ns, 0.5)
+    assert clock.now().utc_ns == NOON_NS + off_ns, "who was heard a day ago has no more say"
+
+
+def test_a_source_that_agrees_with_the_fleet_again_is_disputed_no_more() -> None:
+    board = Board()
+    clock = board.clock()
+    clock.observe(Trust.FLEET, NOON_NS, board.mono_ns, 1.0)
+    clock.observe(Trust.GPS, NOON_NS + 60 * NS, board.mono_ns, 0.5)
+    assert clock.disputed is Trust.GPS
+    clock.observe(Trust.GPS, NOON_NS + NS, board.mono_ns, 0.5)
+    assert (clock.disputed, clock.now().trust) == (None, Trust.GPS)
+
+
+def test_satellites_are_evidence_until_the_fleet_says_the_same() -> None:
+    board = Board()
+    clock = board.clock()
+    assert not clock.now().assured
+    clock.observe(Trust.GPS, NOON_NS, board.mono_ns, 0.5)
+    assert not clock.now().assured
+    assert clock.observe(Trust.FLEET, NOON_NS, board.mono_ns, 1.0) is None
+    assert (clock.now().trust, clock.now().assured) == (Trust.GPS, True)
+    board.pass_time(HOLDOVER_S + 1)
+    assert not clock.now().assured
+
+
+@pytest.mark.parametrize("trust", [Trust.NTP, Trust.FLEET, Trust.RTC])
+def test_a_battery_or_somebody_who_knows_makes_time_sure(trust: Trust) -> None:
+    board = Board()
+    clock = board.clock(rtc=trust is Trust.RTC)
+    if trust is not Trust.RTC:
+        clock.observe(trust, NOON_NS, board.mono_ns, 0.1)
+    assert clock.now().assured
+
+
+def test_what_was_signed_later_moves_a_clock_that_knows_nothing_and_its_floor() -> None:
+    board = Board(wall_ns=0)
+    clock = board.clock(floor_ns=NOON_NS)
+    told = clock.at_least(NOON_NS + 3600 * NS)
+    assert told is not None
+    assert (clock.now().utc_ns, clock.now().trust) == (NOON_NS + 3600 * NS, Trust.NONE)
+    assert (clock.next_floor_ns, clock.floor_ns) == (NOON_NS + 3600 * NS, NOON_NS)
+    assert clock.at_least(NOON_NS) is None, "and never back"
+    assert clock.now().utc_ns == NOON_NS + 3600 * NS
+
+
+def test_what_was_signed_moves_a_clock_seven_days_at_most_however_often() -> None:
+    board = Board(wall_ns=0)
+    clock = board.clock(floor_ns=NOON_NS)
+    for days in range(1, 100):
+        clock.at_least(NOON_NS + days * DAY * NS)
+    furthest = NOON_NS + 7 * DAY * NS + board.mono_ns
+    assert (clock.now().utc_ns, clock.next_floor_ns) == (furthest, furthest)
+
+
+def test_what_was_signed_does_not_move_a_clock_that_knows_the_time() -> None:
+    board = Board()
+    clock = board.clock(floor_ns=NOON_NS - DAY * NS)
+    clock.observe(Trust.NTP, NOON_NS, board.mono_ns, 0.1)
+    assert clock.at_least(NOON_NS + 60 * NS) is None
     assert clock.now().utc_ns == NOON_NS
 
 
