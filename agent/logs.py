@@ -28,10 +28,34 @@ class _Line:
     debug = info = warning = error = critical = msg
 
 
+class _Threshold:
+    """Lets pass what is of a level or above. It can be moved while the agent runs."""
+
+    def __init__(self) -> None:
+        self.level = logging.INFO
+
+    def __call__(
+        self, _logger: object, name: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        if logging.getLevelNamesMapping()[name.upper()] < self.level:
+            raise structlog.DropEvent
+        return event
+
+
+_threshold = _Threshold()
+
+
+def set_level(level: str) -> None:
+    """What is below it is logged no more, until it is set again or the agent starts anew."""
+    _threshold.level = logging.getLevelNamesMapping()[level.upper()]
+
+
 def configure(level: str, style: str = "auto") -> None:
     """Send the log to standard error from now on."""
+    set_level(level)
     readable = style == "text" or (style == "auto" and sys.stderr.isatty())
     processors: list[structlog.types.Processor] = [
+        _threshold,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -47,7 +71,7 @@ def configure(level: str, style: str = "auto") -> None:
         processors += [structlog.processors.ExceptionRenderer(trace), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=_Line,
         cache_logger_on_first_use=True,
     )

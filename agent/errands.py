@@ -1,0 +1,188 @@
+"""Carries commands out: each is remembered before it is done, and its outcome is an entry.
+
+An outcome that a unit has to tell comes as a reading, on the same road as everything else. A command that was
+begun when the power failed is reported as such at the next start, and not begun again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from agent import emergency
+from agent.clock import Moment
+from agent.commands import (
+    Admitted,
+    Again,
+    Locate,
+    LogLevel,
+    OpenOneDoor,
+    Outcome,
+    UnlockSubject,
+    admit,
+    settled,
+    unsettled,
+)
+from agent.documents import Command, Document
+from agent.journal import Journal
+from agent.logs import set_level
+from agent.signed_time import Asked
+from agent.trust import Trusted
+from agent.workflow import Draft, Lane
+from drivers.readings import ActionDone, OpenDoor, Signal, Tone
+
+log = structlog.get_logger("commands")
+
+
+class Premises(Protocol):
+    """What commands can ask of the agent around them."""
+
+    def status(self) -> Mapping[str, Any]:
+        """What `postern status` shows."""
+        ...
+
+    def perform(self, unit: str, action: OpenDoor | Signal) -> str:
+        """Have a unit do something; the reason why it will not, or nothing."""
+        ...
+
+    def dismiss_all(self, reason: str) -> None:
+        """End whatever session there is."""
+        ...
+
+    def reinstate(self, subject: str) -> Mapping[str, Any]:
+        """The records that let somebody try again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a command at once. Its records are committed with the outcome."""
+
+    outcome: Outcome
+    data: Mapping[str, Any]
+    records: Mapping[str, Any]
+
+
+class Errands:
+    """Admits commands and does them, one after the other."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        device: str,
+        premises: Premises,
+        stamp: Callable[[], tuple[Moment, Mapping[str, Any]]],
+    ) -> None:
+        self._journal = journal
+        self._device = device
+        self._premises = premises
+        self._stamp = stamp
+        self._doors: dict[tuple[str, int], Mapping[str, Any]] = {}
+        """Pulses that were ordered and not yet told of: the command, as it was told."""
+        self._answered: set[str] = set()
+        """Commands that were answered again on this connection."""
+
+    def connected(self) -> None:
+        self._answered.clear()
+
+    def restore(self) -> None:
+        """What was begun by the last run is reported: nobody knows whether it was done."""
+        for told in unsettled(self._journal.records):
+            log.warning("outcome unknown", command=told["command"], name=told["name"])
+            self._tell(told, Outcome.UNKNOWN, {"detail": "stopped in between"})
+
+    async def take(self, document: Document[Command], trusted: Trusted, asked: Asked | None) -> None:
+        """Raises Refused. Done once the command is carried out, or is on its way."""
+        now, position = self._stamp()
+        admitted = admit(
+            document,
+            trusted.root.body,
+            trusted.audience,
+            now=now,
+            asked=asked,
+            records=self._journal.records,
+        )
+        if isinstance(admitted, Again):
+            self._answer_again(admitted)
+            return
+        log.info("command", name=admitted.command.name, command=admitted.id)
+        accepted = Draft("command.accepted", self._device, admitted.told)
+        await self._journal.append([accepted], now, position, admitted.records)
+        self._carry_out(admitted)
+
+    def done(self, unit: str, reading: ActionDone) -> None:
+        """A unit has told what became of an action, maybe one of ours."""
+        action = reading.action
+        told = self._doors.pop((unit, action.door), None) if isinstance(action, OpenDoor) else None
+        if told is None:
+            return
+        outcome = Outcome.SUCCEEDED if reading.ok else Outcome.UNKNOWN if reading.unknown else Outcome.FAILED
+        self._tell(told, outcome, {"detail": reading.reason[:200]})
+
+    # -- doing ------------------------------------------------------------------------------------
+
+    def _carry_out(self, admitted: Admitted) -> None:
+        match admitted.args:
+            case OpenOneDoor(unit=unit, door=door):
+                self._open(admitted, unit, door)
+            case _:
+                done = self._do(admitted)
+                self._tell(admitted.told, done.outcome, done.data, done.records)
+
+    def _open(self, admitted: Admitted, unit: str, door: int) -> None:
+        self._doors[(unit, door)] = admitted.told
+        failed = self._premises.perform(unit, OpenDoor(door=door))
+        if failed:
+            self._doors.pop((unit, door))
+            self._tell(admitted.told, Outcome.FAILED, {"detail": failed})
+
+    def _do(self, admitted: Admitted) -> Done:
+        now, _ = self._stamp()
+        match admitted.args, admitted.command.name:
+            case Locate(unit=unit), _:
+                failed = self._premises.perform(unit, Signal(tone=Tone.GOOD))
+                return Done(Outcome.FAILED if failed else Outcome.SUCCEEDED, {"detail": failed}, {})
+            case LogLevel(level=level), _:
+                set_level(level)
+                return Done(Outcome.SUCCEEDED, {}, {})
+            case UnlockSubject(subject=subject), _:
+                return Done(Outcome.SUCCEEDED, {}, self._premises.reinstate(subject))
+            case _, "status":
+                return Done(Outcome.SUCCEEDED, {"status": self._premises.status()}, {})
+            case _, "checkpoint":
+                self._journal.checkpoint()
+                return Done(Outcome.SUCCEEDED, {}, {})
+            case _, "session_end":
+                self._premises.dismiss_all("command")
+                return Done(Outcome.SUCCEEDED, {}, {})
+            case _, "emergency_lock":
+                return Done(Outcome.SUCCEEDED, {}, emergency.locked(now, admitted.id))
+            case _, "emergency_release":
+                return Done(Outcome.SUCCEEDED, {}, emergency.released())
+        return Done(Outcome.FAILED, {"detail": "nobody knows how"}, {})
+
+    # -- telling ----------------------------------------------------------------------------------
+
+    def _tell(
+        self,
+        told: Mapping[str, Any],
+        outcome: Outcome,
+        data: Mapping[str, Any],
+        records: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The entry that acknowledges a command, with what it changed."""
+        now, position = self._stamp()
+        changes = {**(records or {}), **settled(told, outcome, self._journal.records)}
+        draft = Draft(f"command.{outcome}", self._device, {**told, **data})
+        self._journal.append([draft], now, position, changes)
+
+    def _answer_again(self, again: Again) -> None:
+        """Once for a connection: whoever repeats a command must not fill the journal."""
+        command = again.told["command"]
+        if again.outcome is None or command in self._answered:
+            return
+        self._answered.add(command)
+        now, position = self._stamp()
+        draft = Draft(f"command.{again.outcome}", self._device, {**again.told, "again": True}, Lane.STATE)
+        self._journal.append([draft], now, position)
