@@ -29,6 +29,7 @@ from agent.inventory import Inventory
 from agent.journal import SALVAGE, Journal
 from agent.keystore import FOLDER, Keystore
 from agent.ledger import TILE
+from agent.liaison import Liaison
 from agent.performer import Performer
 from agent.position import Position
 from agent.receipts import ROLLED_BACK
@@ -123,8 +124,19 @@ class App:
             device=file.device.id,
             house=self,
         )
+        self.liaison = Liaison(
+            config.root,
+            config.audience,
+            lambda: self.keystore.load("seal").reveal(),
+            roster=self.roster,
+            journal=self.journal,
+            units=self.units,
+            clock=self.clock,
+            house=self,
+        )
         self._stop = asyncio.Event()
         self._trouble: str | None = None
+        self._disputed: Trust | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -136,13 +148,16 @@ class App:
         self.journal.failed.add_done_callback(lambda _: self._stop.set())
         self._restore()
         await self.vault.resume()
+        if not self.keystore.wiped:
+            await self.liaison.resume()
         self.uplink = Uplink(
             self.journal,
             server,
             self.config.topic,
-            birth=self._birth,
+            birth=lambda: {**self._birth(), **self.liaison.asked()},
             report=self.report,
             fleet=self.config.fleet_keys,
+            post=self.liaison.post,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -239,6 +254,7 @@ class App:
                 self.upkeep.close()
                 await self.report(Draft("agent.stopped", self.config.file.device.id, {}, Lane.STATE))
         await self.journal.close()
+        self.liaison.close()
         self.roster.close()
 
     async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -311,11 +327,17 @@ class App:
             return
         if isinstance(reading, InputChanged):
             self.vault.saw(unit.name, reading)
+        self.liaison.saw(unit.name, reading)
         await self.decider.deliver(unit, reading, now)
 
     def dismiss(self, event: Dismissed) -> None:
         """End sessions and logins at once."""
         self.decider.decide_on(event)
+
+    def heed(self) -> None:
+        """The fleet's word has changed: who is revoked goes off duty, and the birth says what is held."""
+        self.decider.heed()
+        self.announce()
 
     def _undone(self, unit: str, done: ActionDone) -> bool:
         return self.decider.undone(unit, done)
@@ -332,12 +354,17 @@ class App:
     def _moved(self, unit: Unit, fix: Fix, now: Moment) -> None:
         utc_ns = self.position.agreed_utc_ns(fix, now)
         if utc_ns is not None and isinstance(self.clock, SystemClock):
-            self._corrected(self.clock.observe(Trust.GPS, utc_ns, now.mono_ns, 0.5))
+            self.corrected(self.clock.observe(Trust.GPS, utc_ns, now.mono_ns, 0.5))
         if self.position.moved(fix, now) and self.upkeep.admits_position():
             data = {"unit": unit.name, "speed_mps": fix.speed_mps, "satellites": fix.satellites}
             self.report(Draft("position.tracked", self.config.file.device.id, data, Lane.TELEMETRY))
 
-    def _corrected(self, correction: Correction | None) -> None:
+    def corrected(self, correction: Correction | None) -> None:
+        """What a source of time has said is known to the clock, and has maybe set it."""
+        disputed = self.clock.disputed if isinstance(self.clock, SystemClock) else None
+        if disputed is not self._disputed:
+            self._disputed = disputed
+            self.report(Draft("clock.disputed", self.config.file.device.id, {"source": disputed}, Lane.STATE))
         if correction is None:
             return
         data = {**asdict(correction), "offset_s": round(correction.offset_s, 3)}
@@ -347,7 +374,7 @@ class App:
     async def _follow_ntp(self) -> None:
         while True:
             if isinstance(self.clock, SystemClock):
-                self._corrected(self.clock.observe_ntp())
+                self.corrected(self.clock.observe_ntp())
                 floor_ns = self.clock.next_floor_ns
                 if floor_ns >= self.journal.records.get(FLOOR, 0) + FLOOR_STEP_NS:
                     self.journal.ride({FLOOR: floor_ns})
@@ -385,6 +412,7 @@ class App:
             and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},
             "session": duty.session and {"driver": duty.session.driver, "held": self.decider.desk.held},
             "knowledge": self._knowledge(),
+            "fleet": self.liaison.report(),
             "position": dict(self.position.stamp(self.clock.now())),
             "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
         }
@@ -415,4 +443,5 @@ class App:
             "key": self.journal.notary.verifier.text if self.journal.notary else None,
             "units": units,
             **self.vault.status(),
+            **self.liaison.birth(),
         }

@@ -113,6 +113,11 @@ class Bundles:
             self._filling[kind] = filling
             await self._complete_if_whole(filling)
 
+    async def forgotten(self, kind: str) -> None:
+        """A list is no longer believed, or there never was one: what it brought goes."""
+        self._filling.pop(kind, None)
+        await self._do(kind, None, partial(self._drop, kind))
+
     async def page(self, raw: bytes) -> bool:
         """Take a page, if one of just these bytes is lacked; whether it was taken."""
         digest = sha256(raw).hexdigest()

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from agent.admission import Audience
 from agent.custody import Rules
 from agent.intake import ROLES, Role
 from agent.mistakes import ABSOLUTE, HOST, STRICT, BadConfig, Mistake, dotted, reason, shown, validate
@@ -101,6 +102,15 @@ class FleetSection(Section):
 
     keys: list[Annotated[str, AfterValidator(_verifier_key)]] = []
     """Verifier keys (name+id+key) of those who give receipts; without any, none are asked for."""
+    groups: list[Annotated[str, StringConstraints(pattern=DEVICE_ID)]] = []
+    """What of the fleet this device belongs to: documents may be addressed to all of a group."""
+
+
+class TrustSection(Section):
+    """From where all trust in the fleet follows."""
+
+    root: FilePath | None = None
+    """The first root, put here by hand; `root.jws` in the state folder without it."""
 
 
 class PositionSection(Section):
@@ -175,6 +185,7 @@ class File(Section):
     journal: JournalSection = JournalSection()
     position: PositionSection = PositionSection()
     fleet: FleetSection = FleetSection()
+    trust: TrustSection = TrustSection()
     tamper: TamperSection | None = None
     unit: dict[Annotated[str, StringConstraints(pattern=UNIT_NAME)], dict[str, Any]] = {}
 
@@ -204,6 +215,16 @@ class Config:
     @property
     def fleet_keys(self) -> tuple[VerifierKey, ...]:
         return tuple(VerifierKey.parse(text) for text in self.file.fleet.keys)
+
+    @property
+    def root(self) -> Path:
+        """Where the first root of the fleet is, if one was put here."""
+        return Path(self.file.trust.root) if self.file.trust.root else self.state / "root.jws"
+
+    @property
+    def audience(self) -> Audience:
+        device = self.file.device
+        return Audience(tenant=device.tenant, device=device.id, groups=frozenset(self.file.fleet.groups))
 
     def limits(self) -> Limits:
         journal = self.file.journal

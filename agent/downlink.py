@@ -1,24 +1,55 @@
-"""What comes back from the fleet on the uplink's connection: receipts.
+"""What comes back from the fleet on the uplink's connection: receipts, and what is signed, with its pages.
 
-None is queued for a device that is away, since only the newest is worth anything and the fleet gives it again
-when it hears the birth; so the connection starts clean, and nothing old is waiting to be brought.
+Nothing is queued for a device that is away. Of receipts only the newest is worth anything, and the fleet
+gives it again when it hears the birth; documents are retained; commands are for now or never. So the
+connection starts clean, and nothing old is waiting to be brought. A page is asked for while it is lacked.
 """
 
-from collections.abc import Callable, Collection
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Protocol
 
 import structlog
 
 from agent.journal import Journal
-from agent.mqtt import Connection, ConnectionLost
+from agent.mqtt import Connection, ConnectionLost, Message
 from agent.note import Checkpoint, VerifierKey
 from agent.receipts import RECORD, ROLLED_BACK, Reason, Refused, accept, open_receipt, rolled_back
 from agent.workflow import Draft, Lane
+from agent.writer import JournalFailed
+
+PAGES = 64
+"""Pages that are asked for at one time."""
+FILTERS = 8
+"""Topics of one subscription: one that is refused takes no others with it but these."""
 
 log = structlog.get_logger("downlink")
 
 
+class Post(Protocol):
+    """Who opens what is signed. Names are topics below `down/`."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """What is always wanted, the most urgent first."""
+        ...
+
+    @property
+    def wanted(self) -> Sequence[str]:
+        """What is wanted for now: pages."""
+        ...
+
+    def connected(self) -> None:
+        """A new connection begins."""
+        ...
+
+    async def take(self, name: str, raw: bytes) -> None:
+        """A message. When it returns, whatever follows from it is durable."""
+        ...
+
+
 class Downlink:
-    """Takes receipts for a journal, one connection after the other."""
+    """Hears the fleet, one connection after the other."""
 
     def __init__(
         self,
@@ -26,38 +57,91 @@ class Downlink:
         topic: str,
         fleet: Collection[VerifierKey],
         report: Callable[[Draft], object],
+        receipt_taken: Callable[[], None],
+        post: Post | None = None,
     ) -> None:
-        """`topic` is `postern/v1/<device>`. Without keys of the fleet nothing is asked for."""
+        """`topic` is `postern/v1/<device>`. Receipts are asked for where there are keys of the `fleet`, and
+        what is signed where there is a `post`."""
         self._journal = journal
-        self._topic = f"{topic}/down/receipt"
+        self._down = f"{topic}/down/"
         self._device = topic.rpartition("/")[2]
         self._fleet = fleet
         self._report = report
+        self._receipt_taken = receipt_taken
+        self._post = post
+        self._pages: set[str] = set()
+        """Pages that are subscribed to."""
         self._refused: set[Reason] = set()
         """Reasons why receipts were refused on this connection."""
 
     async def subscribe(self, connection: Connection) -> None:
-        """Before the birth, which asks for the newest receipt. A broker that refuses still gets entries."""
+        """Before the birth, which asks for the newest of all. A broker that refuses still gets entries."""
         self._refused.clear()
-        if not self._fleet:
-            return
-        try:
-            await connection.subscribe(self._topic)
-        except ConnectionLost as lost:
-            if connection.lost.done():
-                raise
-            log.warning("no receipts", reason=str(lost))
-            data = {"reason": str(lost), "code": lost.code}
-            self._report(Draft("uplink.subscription_refused", self._device, data, Lane.STATE))
+        self._pages.clear()
+        if self._fleet:
+            await self._ask_for(connection, ["receipt"])
+        if self._post is not None:
+            self._post.connected()
+            await self._ask_for(connection, self._post.topics)
+            await self._ask_for_pages(connection)
 
-    async def hear(self, connection: Connection) -> bool:
-        """What has arrived is applied, then acknowledged. Whether a receipt was taken."""
-        taken = False
-        for message in connection.waiting():
-            if message.topic == self._topic:
-                taken = await self._take(message.payload) or taken
-            connection.acknowledge(message)
-        return taken
+    async def hear(self, connection: Connection) -> None:
+        """Until the connection is lost: what has arrived is applied, then acknowledged in its order."""
+        try:
+            while True:
+                batch = [await connection.receive(), *connection.waiting()]
+                for message in sorted(batch, key=self._urgency):
+                    await _whole(self._open(message))
+                for message in batch:
+                    connection.acknowledge(message)
+                await self._ask_for_pages(connection)
+        except ConnectionLost:
+            return
+
+    def _urgency(self, message: Message) -> int:
+        """A root before the head it vouches for, a head before what it names."""
+        name = message.topic.removeprefix(self._down)
+        topics = list(self._post.topics) if self._post is not None else []
+        return topics.index(name) if name in topics else len(topics)
+
+    async def _open(self, message: Message) -> None:
+        name = message.topic.removeprefix(self._down)
+        if name == "receipt":
+            if await self._take(message.payload):
+                self._receipt_taken()
+        elif self._post is not None and name != message.topic:
+            try:
+                await self._post.take(name, message.payload)
+            except JournalFailed:
+                raise
+            except Exception as error:
+                # One message that we cannot digest must not stop the ones behind it, nor what goes up.
+                log.error("fault", part="downlink", topic=name, error=type(error).__name__, exc_info=error)
+                fault = {"error": type(error).__name__, "topic": name[:80]}
+                self._report(Draft("agent.fault", "downlink", fault, Lane.STATE))
+
+    async def _ask_for(self, connection: Connection, names: Sequence[str]) -> None:
+        for start in range(0, len(names), FILTERS):
+            some = names[start : start + FILTERS]
+            try:
+                await connection.subscribe(*(self._down + name for name in some))
+            except ConnectionLost as lost:
+                if connection.lost.done():
+                    raise
+                log.warning("subscription refused", topics=list(some), reason=str(lost))
+                data = {"reason": str(lost), "code": lost.code}
+                self._report(Draft("uplink.subscription_refused", self._device, data, Lane.STATE))
+
+    async def _ask_for_pages(self, connection: Connection) -> None:
+        if self._post is None:
+            return
+        wanted = self._post.wanted[:PAGES]
+        done = self._pages - set(wanted)
+        fresh = [name for name in wanted if name not in self._pages]
+        self._pages = set(wanted)
+        if done:
+            connection.unsubscribe(*(self._down + name for name in sorted(done)))
+        await self._ask_for(connection, fresh)
 
     async def _take(self, raw: bytes) -> bool:
         """Remember how much the fleet has. Losing that costs work only: it rides, and is given again."""
@@ -100,3 +184,13 @@ class Downlink:
             self._refused.add(refused.reason)
             data = {"reason": refused.reason, "detail": refused.detail}
             self._report(Draft("fleet.receipt_refused", self._device, data, Lane.STATE))
+
+
+async def _whole(work: Coroutine[None, None, None]) -> None:
+    """To its end even when we are to stop: between remembering and doing is no place to be cut off."""
+    task = asyncio.create_task(work, name="downlink: a message")
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

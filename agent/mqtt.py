@@ -116,8 +116,6 @@ class Connection:
         """Gets the reason when the connection is over."""
         self._messages: deque[Message] = deque()
         self._arrived = asyncio.Event()
-        self.on_arrival: Callable[[], None] = lambda: None
-        """Called whenever a message has arrived."""
         self._held = False
         """Whether the broker has to wait until messages are taken."""
         self.dropped = 0
@@ -214,6 +212,10 @@ class Connection:
             if code >= 128:
                 raise ConnectionLost(f"subscription to {name} refused", code)
 
+    def unsubscribe(self, *filters: str) -> None:
+        """Want no more of these. What is on its way may still come."""
+        self._sent(lambda: self._client.unsubscribe(list(filters)))
+
     async def receive(self) -> Message:
         """The next message. Raises ConnectionLost, also for what is left: it could not be acknowledged."""
         while not self.lost.done():
@@ -235,6 +237,10 @@ class Connection:
         """Tell the broker that a message is dealt with and need not come again."""
         if not self.lost.done():
             self._run(lambda: self._client.ack(message.mid, message.qos))
+
+    def give_up(self, reason: str) -> None:
+        """End it without goodbye: whoever uses it cannot go on."""
+        self._lose(ConnectionLost(reason))
 
     async def close(self) -> None:
         """Say goodbye, where that is still possible. The will is published, here as after a loss."""
@@ -398,7 +404,6 @@ class Connection:
         if message.qos or len(self._messages) < MESSAGES:
             self._messages.append(arrived)
             self._arrived.set()
-            self.on_arrival()
         else:
             self.dropped += 1
 

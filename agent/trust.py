@@ -287,21 +287,25 @@ class Trusted:
         return {key: value for key, value in records.items() if value is not None}
 
     @classmethod
-    def load(cls, raw: bytes, audience: Audience, records: Mapping[str, Any]) -> Self:
+    def load(cls, raw: bytes | None, audience: Audience, records: Mapping[str, Any]) -> Self:
         """What was dumped. `raw` is the root put here by hand: another than it was starts anew under it.
 
-        What has been revoked stays so whatever the root. Raises Refused for a root that is none.
+        What has been revoked stays so whatever the root. Without `raw` there must be records. Raises Refused
+        for a root that is none.
         """
-        first = cls.pin(raw, audience)
-        revoked = Revoked.load(records.get(f"{PREFIX}revoked"))
         root = records.get(f"{PREFIX}root")
-        if root is None or root["pinned"] != first.pinned:
+        revoked = Revoked.load(records.get(f"{PREFIX}revoked"))
+        first = None if raw is None else cls.pin(raw, audience)
+        if first is not None and (root is None or root["pinned"] != first.pinned):
             return replace(first, revoked=revoked)
+        if root is None:
+            raise Refused(Reason.MALFORMED, "expected a root, got none")
         head = records.get(f"{PREFIX}head")
         prefix = f"{PREFIX}doc/"
         held = {key.removeprefix(prefix): each for key, each in records.items() if key.startswith(prefix)}
-        return replace(
-            first,
+        return cls(
+            audience=audience,
+            pinned=root["pinned"],
             root=_loaded(Kind.ROOT, root),
             head=head and _loaded(Kind.HEAD, head),
             held={name: _loaded(Kind(name.partition("/")[0]), each) for name, each in held.items()},

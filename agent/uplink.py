@@ -22,7 +22,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from agent.clock import mono_ns
-from agent.downlink import Downlink
+from agent.downlink import Downlink, Post
 from agent.journal import SALVAGE, Journal, compact
 from agent.ledger import leaf_hash
 from agent.mqtt import Connection, ConnectionLost, Server, Will, publish_overhead
@@ -106,9 +106,11 @@ class Uplink:
         birth: Callable[[], Mapping[str, Any]],
         report: Callable[[Draft], object],
         fleet: Collection[VerifierKey] = (),
+        post: Post | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`fleet` are the keys whose receipts are believed; without any, none are asked for."""
+        """`fleet` are the keys whose receipts are believed; without any, none are asked for. `post` opens
+        what else is signed."""
         self.journal = journal
         self.server = server
         self.topic = topic
@@ -119,7 +121,7 @@ class Uplink:
         self.reason = "not connected yet"
         self._birth = birth
         self._report = report
-        self._downlink = Downlink(journal, topic, fleet, report)
+        self._downlink = Downlink(journal, topic, fleet, report, self._tell, post)
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
         self._announce = True
@@ -172,9 +174,8 @@ class Uplink:
             await connection.connect()
             self._came_online()
             connection.lost.add_done_callback(lambda _: self._wake.set())
-            connection.on_arrival = self._wake.set
             await self._downlink.subscribe(connection)
-            await self._send(connection)
+            await self._hear_and_send(connection)
         except ConnectionLost as lost:
             self._went_offline(lost)
             if (mono_ns() - started) / 1e9 < HEALTHY_S:
@@ -182,6 +183,18 @@ class Uplink:
         finally:
             self.online = False
             await connection.close()
+
+    async def _hear_and_send(self, connection: Connection) -> None:
+        """What comes down is heard at once, however long sending has to wait."""
+        hearing = asyncio.create_task(self._downlink.hear(connection), name="downlink")
+        hearing.add_done_callback(partial(_heard, connection))
+        try:
+            await self._send(connection)
+        finally:
+            hearing.cancel()
+            await asyncio.wait([hearing])
+            if not hearing.cancelled():
+                hearing.result()
 
     async def _send(self, connection: Connection) -> None:
         self._announce, self._shown = True, None
@@ -203,8 +216,6 @@ class Uplink:
         while True:
             self._wake.clear()
             self._land(flying)
-            if await self._downlink.hear(connection):
-                self._tell()
             if connection.lost.done():
                 self._died_on(flying, connection.lost.result())
                 raise connection.lost.result().again()
@@ -400,6 +411,12 @@ class Uplink:
 
 
 _LONGEST_PROPERTIES = (("from", "9" * 19), ("to", "9" * 19), ("content-encoding", "gzip"))
+
+
+def _heard(connection: Connection, hearing: asyncio.Task[None]) -> None:
+    """Who can hear no more need not go on speaking."""
+    if not hearing.cancelled() and hearing.exception() is not None:
+        connection.give_up("hearing failed")
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

@@ -1,0 +1,177 @@
+"""The fleet as this device knows it: all that the app needs of it.
+
+Where a root is pinned the fleet is the authority over who may do what, and is heard on the downlink. A root
+that is there and cannot be read leaves nobody in authority: what was believed before goes on where it is
+remembered, and nothing is opened on anyone's word where it is not.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from agent.admission import Audience
+from agent.bundle import Bundles
+from agent.clock import Clock, Correction, Moment, SystemClock
+from agent.envelope import CAPS, Kind, Reason, Refused
+from agent.errands import Errands
+from agent.journal import Journal
+from agent.postbox import Postbox
+from agent.roster import Roster
+from agent.standing import NEVER
+from agent.trust import PREFIX, Trusted
+from agent.units import Unit
+from agent.workflow import Dismissed, Draft
+from drivers.readings import ActionDone, OpenDoor, Reading, Signal
+
+log = structlog.get_logger("liaison")
+
+
+class House(Protocol):
+    """What is needed of the app around it."""
+
+    def stamp(self) -> tuple[Moment, Mapping[str, Any]]:
+        """Time and place of an entry that is made now."""
+        ...
+
+    def corrected(self, correction: Correction | None) -> None:
+        """The clock has been set."""
+        ...
+
+    def dismiss(self, event: Dismissed) -> None:
+        """End sessions and logins at once."""
+        ...
+
+    def heed(self) -> None:
+        """The fleet's word has changed."""
+        ...
+
+    def status(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What `postern status` shows."""
+        ...
+
+
+class Liaison:
+    """Hears the fleet where there is one."""
+
+    def __init__(
+        self,
+        root: Path,
+        audience: Audience,
+        seal: Callable[[], bytes],
+        *,
+        roster: Roster,
+        journal: Journal,
+        units: Mapping[str, Unit],
+        clock: Clock,
+        house: House,
+    ) -> None:
+        """`root` is the file of the root that was put here by hand, if one was; `seal` gives the secret that
+        pages are sealed to."""
+        self.post: Postbox | None = None
+        self._root, self._audience, self._seal = root, audience, seal
+        self._roster, self._journal, self._units = roster, journal, units
+        self._clock, self._house = clock, house
+        self._bundles: Bundles | None = None
+        self._errands: Errands | None = None
+
+    async def resume(self) -> None:
+        """Go on with what is remembered. The journal is open."""
+        trusted = await self._trusted()
+        if trusted is None:
+            return
+        seal = X25519PrivateKey.from_private_bytes(self._seal())
+        self._bundles = Bundles(self._roster.rows, seal, self._audience.name, self._report)
+        self._errands = Errands(self._journal, self._audience.device, self, self._house.stamp)
+        clock = self._clock if isinstance(self._clock, SystemClock) else None
+        post = Postbox(trusted, self._journal, self._bundles, self._errands, clock=clock, house=self._house)
+        self.post = post
+        self._roster.authority = replace(
+            self._roster.authority,
+            knowledge_at=post.knowledge_at,
+            is_revoked=post.is_revoked,
+            manifest=self._manifest,
+        )
+        await post.restore()
+
+    def close(self) -> None:
+        if self._bundles is not None:
+            self._bundles.close()
+
+    def saw(self, unit: str, reading: Reading) -> None:
+        """Before anybody decides about it: a unit may tell what became of a command."""
+        if self._errands is not None and isinstance(reading, ActionDone):
+            self._errands.done(unit, reading)
+
+    def asked(self) -> dict[str, Any]:
+        """What a birth message asks of the fleet."""
+        return {} if self.post is None else {"time_nonce": self.post.ask()}
+
+    def birth(self) -> dict[str, Any]:
+        """What a birth message says about the fleet's documents."""
+        return {"trust": None if self.post is None else self.post.held()}
+
+    def report(self) -> dict[str, Any] | None:
+        """For `postern status`."""
+        return None if self.post is None else self.post.status()
+
+    # -- what commands ask ------------------------------------------------------------------------
+
+    def status(self) -> Mapping[str, Any]:
+        return self._house.status({})
+
+    def perform(self, unit: str, action: OpenDoor | Signal) -> str:
+        """Have a unit do something; the reason why it will not, or nothing."""
+        found = self._units.get(unit)
+        if found is None:
+            return "unknown_unit"
+        return found.order(action) if found.can(action) else "lost" if not found.ready else "cannot"
+
+    def dismiss_all(self, reason: str) -> None:
+        self._house.dismiss(Dismissed(at=self._house.stamp()[0], reason=reason))
+
+    def reinstate(self, subject: str) -> Mapping[str, Any]:
+        return self._roster.reinstate(subject, self._journal.records)
+
+    # -- what is pinned ---------------------------------------------------------------------------
+
+    async def _trusted(self) -> Trusted | None:
+        """What is believed; None where no root was ever put here, or none that can be read."""
+        remembered = f"{PREFIX}root" in self._journal.records
+        try:
+            raw = _read(self._root)
+            if raw is None and not remembered:
+                return None
+            return Trusted.load(raw, self._audience, self._journal.records)
+        except Refused as refused:
+            log.error("root cannot be used", path=str(self._root), reason=str(refused))
+            data = {"reason": refused.reason, "detail": refused.detail, "remembered": remembered}
+            await self._report(Draft("fleet.root_refused", self._audience.device, data))
+        if remembered:
+            return Trusted.load(None, self._audience, self._journal.records)
+        self._roster.authority = replace(self._roster.authority, knowledge_at=lambda: NEVER)
+        return None
+
+    def _manifest(self) -> Callable[[str], bool] | None:
+        rows = self._roster.rows
+        if rows.current("manifest") is None:
+            return None
+        return lambda label: rows.open("manifest", "parcel", label.encode()) is not None
+
+    async def _report(self, draft: Draft) -> None:
+        now, position = self._house.stamp()
+        await self._journal.append([draft], now, position)
+
+
+def _read(path: Path) -> bytes | None:
+    """The file of a root, or None where there is none. Raises Refused."""
+    try:
+        with path.open("rb") as file:
+            return file.read(CAPS[Kind.ROOT] + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refused(Reason.MALFORMED, f"expected a readable file, got {error.strerror}") from error
