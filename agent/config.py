@@ -262,7 +262,13 @@ class Config:
     @property
     def asks_cards(self) -> bool:
         """Whether a fingerprint card counts as one; where it does not, it is a badge like any other."""
-        return any("fido2" in kinds for policy in self.policies().values() for kinds in policy.sets)
+        policies = self.policies()
+        return any("fido2" in kinds for action in self.actions for kinds in policies[action].sets)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What people prove themselves for at this device."""
+        return ("session", "handover")
 
     def server(self) -> Server:
         """Reads the password and the certificates. Raises BadConfig when they cannot be used."""

@@ -70,7 +70,7 @@ class Authority:
         age_s = None if known_at == NEVER else max(0.0, round(now.utc_ns / NS - known_at, 1))
         return Standing(
             age_s=age_s,
-            freshness=self.ladder.judge(age_s, now.trust),
+            freshness=self.ladder.judge(age_s, assured=now.assured),
             is_revoked=self.is_revoked,
             announced=self.manifest(),
         )

@@ -34,23 +34,33 @@ ALL: FactorSets = (CARD, FINGER, PIN, TOKEN)
     ],
 )
 def test_rights_shrink_after_a_day_three_days_and_a_week(hours: float, step: Freshness) -> None:
-    assert Ladder().judge(hours * H, Trust.NTP) is step
+    assert Ladder().judge(hours * H, assured=True) is step
 
 
 def test_what_never_came_opens_nothing() -> None:
-    assert Ladder().judge(None, Trust.NTP) is CLOSED
+    assert Ladder().judge(None, assured=True) is CLOSED
 
 
 @pytest.mark.parametrize(("hours", "step"), [(0, GRACE), (24, GRACE), (73, STALE), (169, CLOSED)])
 def test_a_device_without_a_clock_is_on_grace_at_best_and_no_younger_than_it_knows(
     hours: float, step: Freshness
 ) -> None:
-    assert Ladder().judge(hours * H, Trust.NONE) is step
+    assert Ladder().judge(hours * H, assured=False) is step
 
 
-@pytest.mark.parametrize("trust", [it for it in Trust if it is not Trust.NONE])
-def test_any_clock_at_all_can_tell_what_is_fresh(trust: Trust) -> None:
-    assert Ladder().judge(H, trust) is FRESH
+@pytest.mark.parametrize(
+    ("trust", "step"),
+    [
+        (Trust.NTP, FRESH),
+        (Trust.FLEET, FRESH),
+        (Trust.RTC, FRESH),
+        (Trust.GPS, GRACE),
+        (Trust.NONE, GRACE),
+    ],
+)
+def test_what_is_fresh_only_a_clock_can_tell_that_nobody_near_can_set(trust: Trust, step: Freshness) -> None:
+    authority = Authority(knowledge_at=lambda: NOON_NS / NS)
+    assert authority.standing(moment(60, trust=trust)).freshness is step
 
 
 @pytest.mark.parametrize(

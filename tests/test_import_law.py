@@ -26,7 +26,7 @@ MODULES = {
     "agent/__init__.py": set[str](),
     "agent/clock.py": set[str](),
     "agent/workflow.py": {"agent.clock", "drivers.readings"},
-    "agent/freshness.py": {"agent.clock"},
+    "agent/freshness.py": set[str](),
     "agent/policy.py": {"agent.freshness"},
     "agent/standing.py": {"agent.clock", "agent.freshness"},
     "agent/stake.py": {"agent.clock"},
