@@ -10,7 +10,7 @@ The verifiers answer False to whatever is wrong with a proof; they do not raise.
 sizes, only the shape they give the way to the root: take size and root together, from a signed checkpoint.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import sha256
@@ -51,15 +51,16 @@ class Frontier:
 
     def append(self, *leaves: bytes) -> "Frontier":
         """The tree with these leaf hashes added."""
-        size, roots = self.size, list(self.roots)
-        for leaf in leaves:
-            node, complete = _hash(leaf), size
-            while complete & 1:
-                node = node_hash(roots.pop(), node)
-                complete >>= 1
-            roots.append(node)
-            size += 1
-        return Frontier(size, tuple(roots))
+        level: Sequence[bytes] = [_hash(leaf) for leaf in leaves]
+        size, below = self.size + len(leaves), list(self.roots)
+        roots: list[bytes] = []
+        for height in range(size.bit_length()):
+            if self.size >> height & 1:
+                level = [below.pop(), *level]
+            if len(level) % 2:
+                roots.append(level[-1])
+            level = _pairs(level)
+        return Frontier(size, tuple(reversed(roots)))
 
     def root(self) -> bytes:
         if not self.roots:
@@ -109,9 +110,22 @@ def subtree_root(start: int, end: int, leaves: Reader, tiles: Reader | None = No
 
 def inclusion_proof(index: int, size: int, leaves: Reader, tiles: Reader | None = None) -> list[bytes]:
     """What proves that leaf `index` is in the tree of `size`. Raises ValueError when it cannot be."""
-    if not 0 <= index < size:
-        raise ValueError(f"expected an index below size {size}, got {index}")
-    return [subtree_root(start, end, leaves, tiles) for start, end in _beside_leaf(index, size)]
+    return next(inclusion_proofs([index], size, leaves, tiles))
+
+
+def inclusion_proofs(
+    indices: Iterable[int], size: int, leaves: Reader, tiles: Reader | None = None
+) -> Iterator[list[bytes]]:
+    """Of several leaves: what their proofs have in common is hashed once. Raises ValueError as for one."""
+    roots: dict[Range, bytes] = {}
+    for index in indices:
+        if not 0 <= index < size:
+            raise ValueError(f"expected an index below size {size}, got {index}")
+        beside = _beside_leaf(index, size)
+        for span in beside:
+            if span not in roots:
+                roots[span] = subtree_root(*span, leaves, tiles)
+        yield [roots[span] for span in beside]
 
 
 def consistency_proof(old: int, new: int, leaves: Reader, tiles: Reader | None = None) -> list[bytes]:
@@ -230,9 +244,15 @@ def _fold(hashes: Sequence[bytes]) -> bytes:
         return EMPTY_ROOT
     level = list(hashes)
     while len(level) > 1:
-        above = [node_hash(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+        above = _pairs(level)
         level = above + level[-1:] if len(level) % 2 else above
     return level[0]
+
+
+def _pairs(level: Sequence[bytes]) -> list[bytes]:
+    """The level above; the last of an odd number is left out. `node_hash`, without a call for each."""
+    pairs = zip(level[::2], level[1::2], strict=False)
+    return [sha256(b"\x01" + left + right).digest() for left, right in pairs]
 
 
 def _read(reader: Reader, start: int, end: int) -> Sequence[bytes]:

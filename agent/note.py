@@ -20,6 +20,7 @@ import binascii
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Self
 
@@ -37,6 +38,8 @@ LARGEST = 2**63 - 1
 _ED25519 = b"\x01"
 _KEY_ID = 4
 _DASH = "— "
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_NOT_IN_NAMES = re.compile(r"[\x00-\x20+\s]")
 _DECIMAL = re.compile("0|[1-9][0-9]{0,18}")
 
 
@@ -86,7 +89,7 @@ class VerifierKey:
 
     def verifies(self, text: str, signature: bytes) -> bool:
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text.encode())
+            _public_key(self.public).verify(signature, text.encode())
         except InvalidSignature:
             return False
         return True
@@ -148,7 +151,7 @@ class Note:
             whole = raw.decode()
         except UnicodeDecodeError as error:
             raise BadNote("expected UTF-8") from error
-        if any(char < " " and char != "\n" for char in whole):
+        if _CONTROL.search(whole):
             raise BadNote("expected no control characters but newlines")
         text, empty_line, lines = whole.rpartition("\n\n")
         if not empty_line or not lines.endswith("\n"):
@@ -275,6 +278,12 @@ def promise(new: Checkpoint, signer: SignerKey, *, last: Checkpoint | None, proo
     return sign(new.text, signer)
 
 
+@lru_cache(maxsize=32)
+def _public_key(raw: bytes) -> Ed25519PublicKey:
+    """Thousands of checkpoints are of one key."""
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
 def _by_name_and_id(keys: Iterable[VerifierKey]) -> dict[tuple[str, bytes], VerifierKey]:
     known: dict[tuple[str, bytes], VerifierKey] = {}
     for key in keys:
@@ -292,7 +301,7 @@ def _checked(note: Note) -> bytes:
 
 
 def _check_name(name: str) -> None:
-    if not name or "+" in name or any(char <= " " or char.isspace() for char in name):
+    if not name or _NOT_IN_NAMES.search(name):
         raise BadNote(f"expected a name without spaces and plus signs, got {name[:80]!r}")
 
 

@@ -16,9 +16,10 @@ from agent.journal import Journal
 from agent.workflow import Draft
 from tests.audits import audit, audit_file, found
 from tests.journals import Made, Signer, entry, leaf, line, loss, root, roots, write_export, write_journal
+from tests.site import LONG
 
 SIZES = (1, 2, 63, 64, 65, 255, 256, 257, 511, 512, 513)
-BIG = 200_000 if os.environ.get("CI") else 20_000
+BIG = 1_000_000 if LONG else 200_000 if os.environ.get("CI") else 20_000
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ def test_no_clean_journal_raises_an_alarm(tmp_path: Path, data: st.DataObject) -
     assert (report.pruned, report.checkpoints) == (len(pruned), len(signed))
 
 
+@pytest.mark.timeout(300)
 def test_a_big_clean_journal_passes(tmp_path: Path) -> None:
     report = audit(write_journal(tmp_path / "journal.db", BIG))
     assert report.verdict is Verdict.PASS

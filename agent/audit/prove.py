@@ -20,7 +20,7 @@ from agent.audit.line import Entry, check_line
 from agent.audit.tree import Tree
 from agent.audit.verdict import Broken, Code, Failure
 from agent.audit.verify import open_own
-from agent.ledger import TILE, inclusion_proof, leaf_hash, verify_inclusion
+from agent.ledger import TILE, inclusion_proofs, leaf_hash, verify_inclusion
 from agent.note import BadNote, Checkpoint, Note, VerifierKey
 
 VERSION = 1
@@ -77,7 +77,7 @@ def prove(archive: Archive, parcel: str, watch: Watcher = lambda _done, _of: Non
         "origin": checkpoint.origin,
         "parcel": parcel,
         "checkpoint": note.decode(),
-        "entries": [_entry(sequence, line, gathered) for sequence, line in gathered.lines],
+        "entries": _entries(gathered),
     }
     return proof, gathered.later
 
@@ -149,13 +149,17 @@ def _leaves(tile: Tile) -> list[bytes]:
     return leaves
 
 
-def _entry(sequence: int, line: bytes, gathered: _Gathered) -> Json:
-    path = inclusion_proof(sequence - 1, gathered.size, gathered.read, gathered.read_tiles)
-    return {
-        "sequence": sequence,
-        "line": line.decode(),
-        "path": [base64.b64encode(each).decode() for each in path],
-    }
+def _entries(gathered: _Gathered) -> list[Json]:
+    indices = (sequence - 1 for sequence, _ in gathered.lines)
+    paths = inclusion_proofs(indices, gathered.size, gathered.read, gathered.read_tiles)
+    return [
+        {
+            "sequence": sequence,
+            "line": line.decode(),
+            "path": [base64.b64encode(each).decode() for each in path],
+        }
+        for (sequence, line), path in zip(gathered.lines, paths, strict=True)
+    ]
 
 
 def _judge(found: Any, parcel: str, checkpoint: Checkpoint, latest: int) -> Proven:

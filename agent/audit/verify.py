@@ -15,6 +15,7 @@ from heapq import merge
 from agent.audit.archive import Archive, Tile, Unreadable
 from agent.audit.line import Entry, check_line
 from agent.audit.losses import Losses
+from agent.audit.shape import Shapes
 from agent.audit.tree import Tree
 from agent.audit.verdict import Broken, Code, Failure, Report
 from agent.ledger import TILE, leaf_hash
@@ -81,6 +82,7 @@ class _Audit:
             raise ValueError(f"expected a key named <tenant>/<device>/<epoch>, got {key.name}")
         self.archive, self.key, self.receipt_keys, self.watch = archive, key, receipt_keys, watch
         self.source, self.epoch = f"/postern/{parts[0]}/{parts[1]}", parts[2]
+        self.shapes = Shapes(self.epoch, self.source)
         self.tree = Tree()
         self.losses = Losses(0)
         self.astray: Failure | None = None
@@ -154,26 +156,32 @@ class _Audit:
     # -- what is there ----------------------------------------------------------------------------
 
     def _take(self, tile: Tile) -> None:
-        slots = enumerate(zip(tile.lines, tile.leaves, strict=False), tile.first)
-        leaves = [self._leaf(sequence, line, kept) for sequence, (line, kept) in slots]
+        leaves: list[bytes] = []
+        fit = self.shapes.fit
+        for sequence, (line, kept) in enumerate(zip(tile.lines, tile.leaves, strict=False), tile.first):
+            if line is None:
+                leaves.append(self._pruned(sequence, kept))
+                continue
+            if not fit(line, sequence):
+                self._read(check_line(line, sequence, self.epoch, self.source), sequence)
+            self.lines += 1
+            leaf = leaf_hash(line)
+            if kept is not None and kept != leaf:
+                raise Broken(Code.LEAF, "the line is not the one whose hash was kept", sequence)
+            leaves.append(leaf)
         self._grow(leaves)
         if self.archive.stores_tiles and len(leaves) == TILE:
             self._check_tile(tile)
 
-    def _leaf(self, sequence: int, line: bytes | None, kept: bytes | None) -> bytes:
-        if line is None:
-            return self._pruned(sequence, kept)
-        entry = check_line(line, sequence, self.epoch, self.source)
-        self.lines += 1
+    def _read(self, entry: Entry, sequence: int) -> None:
+        """Of most lines it is enough that they are right; these say something to the audit."""
         if entry["type"] == LOSS:
             self.losses.declare(entry["data"])
-        elif sequence == 1 and entry["type"] == OPENED:
-            previous = entry["data"].get("previous")
-            self.previous = previous if isinstance(previous, dict) else None
-        leaf = leaf_hash(line)
-        if kept not in (None, leaf):
-            raise Broken(Code.LEAF, "the line is not the one whose hash was kept", sequence)
-        return leaf
+        elif entry["type"] == OPENED:
+            previous = entry["data"].get("previous") if sequence == 1 else None
+            self.previous = previous if isinstance(previous, dict) else self.previous
+        else:
+            self.shapes.learn(entry)
 
     def _pruned(self, sequence: int, kept: bytes | None) -> bytes:
         if kept is not None:
