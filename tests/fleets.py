@@ -1,5 +1,6 @@
 """A fleet's keys and its devices' requests, made while a test runs."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from agent.documents import Role
 from agent.envelope import Kind, issue
 from agent.fleet.enrolment import enrol, make_authority, read_request
 from agent.fleet.keyring import PEM, Keyring
@@ -27,6 +29,11 @@ def ceremony(folder: Path) -> Keyring:
     keyring = Keyring.create(folder, TENANT, passphrase)
     make_authority(folder, TENANT)
     return keyring
+
+
+def replaced(keyring: Keyring, role: Role, kids: Collection[str], elsewhere: Sequence[Path] = ()) -> None:
+    """New keys in place of these, at once."""
+    keyring.change(role, fresh=len(kids), gone=kids, passphrase=passphrase, elsewhere=elsewhere)
 
 
 def csr(device: str) -> str:

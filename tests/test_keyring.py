@@ -15,7 +15,7 @@ from agent.fleet.enrolment import EnrolmentError, devices, enrol, make_authority
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.jws import Signer
 from agent.trust import Trusted
-from tests.fleets import DEVICE, TENANT, ceremony, csr, enrolled, passphrase, request
+from tests.fleets import DEVICE, TENANT, ceremony, csr, enrolled, replaced, request
 from tests.moments import moment
 
 VAN = Audience(tenant=TENANT, device=DEVICE)
@@ -74,7 +74,7 @@ def test_a_key_that_no_root_names_signs_nothing(keyring: Keyring, tmp_path: Path
 def test_a_device_goes_along_with_a_rotated_key(keyring: Keyring) -> None:
     trusted = Trusted.pin(keyring.document.raw, VAN)
     (old,) = keyring.root.kids(Role.BUNDLE)
-    keyring.replace(Role.BUNDLE, [old], passphrase)
+    replaced(keyring, Role.BUNDLE, [old])
     (new,) = keyring.root.kids(Role.BUNDLE)
     assert old != new
     after = trusted.take(Kind.ROOT, keyring.document.raw, now(keyring)).trusted
@@ -86,10 +86,10 @@ def test_a_device_goes_along_with_a_rotated_key(keyring: Keyring) -> None:
 
 def test_all_root_keys_can_be_changed_at_once(keyring: Keyring) -> None:
     trusted = Trusted.pin(keyring.document.raw, VAN)
-    keyring.replace(Role.ROOT, keyring.root.kids(Role.ROOT), passphrase)
+    replaced(keyring, Role.ROOT, keyring.root.kids(Role.ROOT))
     after = trusted.take(Kind.ROOT, keyring.document.raw, now(keyring)).trusted
     assert not set(after.root.body.kids(Role.ROOT)) & set(trusted.root.body.kids(Role.ROOT))
-    keyring.replace(Role.HEAD, keyring.root.kids(Role.HEAD), passphrase)
+    replaced(keyring, Role.HEAD, keyring.root.kids(Role.HEAD))
     assert after.take(Kind.ROOT, keyring.document.raw, now(keyring)).trusted.root.ver == 3
 
 
@@ -97,7 +97,7 @@ def test_one_lost_root_key_can_be_replaced_by_the_two_others(keyring: Keyring, t
     trusted = Trusted.pin(keyring.document.raw, VAN)
     lost = keyring.root.kids(Role.ROOT)[1]
     (keyring.folder / "root-2.key").unlink()
-    keyring.replace(Role.ROOT, [lost], passphrase)
+    replaced(keyring, Role.ROOT, [lost])
     after = trusted.take(Kind.ROOT, keyring.document.raw, now(keyring)).trusted
     assert lost not in after.root.body.kids(Role.ROOT)
     assert len(after.root.body.kids(Role.ROOT)) == 3
@@ -110,17 +110,17 @@ def test_root_keys_may_be_kept_elsewhere(keyring: Keyring, tmp_path: Path) -> No
         path.replace(safe / path.name)
     kids = keyring.root.kids(Role.TIME)
     with pytest.raises(KeyringError, match="expected a key of role root"):
-        keyring.replace(Role.TIME, kids, passphrase)
+        replaced(keyring, Role.TIME, kids)
     with pytest.raises(KeyringError, match="expected 2 root keys to sign with, got 1"):
-        keyring.replace(Role.TIME, kids, passphrase, [safe / "root-3.key"])
-    keyring.replace(Role.TIME, kids, passphrase, [safe / "root-3.key", safe / "root-1.key"])
+        replaced(keyring, Role.TIME, kids, [safe / "root-3.key"])
+    replaced(keyring, Role.TIME, kids, [safe / "root-3.key", safe / "root-1.key"])
     assert keyring.root.kids(Role.TIME) != kids
 
 
 def test_every_root_there_was_is_kept_so_that_none_is_jumped_over(keyring: Keyring) -> None:
     trusted = Trusted.pin(keyring.document.raw, VAN)
     for role in (Role.HEAD, Role.BUNDLE, Role.COMMAND):
-        keyring.replace(role, keyring.root.kids(role)[:1], passphrase)
+        replaced(keyring, role, keyring.root.kids(role)[:1])
     for raw in keyring.roots():
         trusted = trusted.take(Kind.ROOT, raw, now(keyring)).trusted
     assert trusted.root.raw == keyring.document.raw
@@ -130,7 +130,7 @@ def test_every_root_there_was_is_kept_so_that_none_is_jumped_over(keyring: Keyri
 def test_a_root_that_strangers_signed_is_refused(keyring: Keyring, tmp_path: Path) -> None:
     trusted = Trusted.pin(keyring.document.raw, VAN)
     other = ceremony(tmp_path / "other")
-    other.replace(Role.HEAD, other.root.kids(Role.HEAD), passphrase)
+    replaced(other, Role.HEAD, other.root.kids(Role.HEAD))
     with pytest.raises(Refused) as refused:
         trusted.take(Kind.ROOT, other.document.raw, now(other))
     assert refused.value.reason is Reason.UNKNOWN_KEY

@@ -19,7 +19,7 @@ from agent.fleet.signing import DOCUMENT_S, Desk, Order, chosen
 from agent.rows import BadPage, value_of
 from agent.trust import Trusted
 from tests.bundles import ADDRESS, badge, badges
-from tests.fleets import DEVICE, TENANT, ceremony, enrolled, passphrase
+from tests.fleets import DEVICE, TENANT, ceremony, enrolled, passphrase, replaced
 from tests.moments import moment
 
 EPOCH = Epoch(1, bytes(range(32)))
@@ -103,12 +103,27 @@ def test_after_a_key_is_rotated_everything_it_signed_is_signed_anew(office: Offi
     office.desk.revoke(subjects=["drv-1"])
     office.desk.head(DEVICE)
     assert office.hear().complete
-    office.keyring.replace(role, office.keyring.root.kids(role), passphrase)
+    replaced(office.keyring, role, office.keyring.root.kids(role))
     office.at(MINUTE).head(DEVICE)
     trusted = office.hear()
     assert trusted.complete
     assert trusted.bundles[0].body.pages == laid.body.pages, "and no page has to be fetched again"
     assert trusted.is_revoked("drv-1")
+
+
+def test_a_key_is_rotated_without_a_moment_in_which_nothing_counts(office: Office) -> None:
+    roster(office, badges(range(100)))
+    assert office.hear().complete
+    (old,) = office.keyring.root.kids(Role.BUNDLE)
+    office.keyring.change(Role.BUNDLE, fresh=1, passphrase=passphrase)
+    office.at(MINUTE)
+    assert office.hear().complete, "the old key still counts"
+    office.at(MINUTE).head(DEVICE)
+    (bundle,) = office.hear().bundles
+    assert bundle.signers != (old,)
+    office.keyring.change(Role.BUNDLE, gone=[old], passphrase=passphrase)
+    office.at(MINUTE)
+    assert office.hear().bundles == (bundle,)
 
 
 def test_a_document_is_signed_anew_before_it_expires(office: Office) -> None:

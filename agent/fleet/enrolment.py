@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +26,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, V
 
 from agent import keyfile
 from agent.envelope import Envelope, Kind, Refused, told
-from agent.fleet.keyring import PEM, PKCS8, Keyring, KeyringError, in_groups
+from agent.fingerprint import of_device
+from agent.fleet.keyring import PEM, PKCS8, Keyring, KeyringError
 from agent.fleet.sealing import Recipient
 from agent.jws import decoded, encoded, kid_of
 from agent.page import Secret
@@ -74,7 +74,7 @@ class Request:
 
     @property
     def fingerprint(self) -> str:
-        return in_groups(sha256(self.sign_key + self.seal_key).hexdigest())
+        return of_device(self.sign_key, self.seal_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

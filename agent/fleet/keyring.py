@@ -3,7 +3,7 @@
     keyring = Keyring.create(folder, "acme", passphrase)      # the ceremony
     keyring = Keyring(folder)
     keyring.signers(Role.BUNDLE)
-    keyring.replace(Role.HEAD, keyring.root.kids(Role.HEAD), passphrase)
+    keyring.change(Role.HEAD, fresh=1, passphrase=passphrase)
 
 A folder holds `<role>-<n>.key` (a line that names the key, then PEM, for its owner alone), the root that is
 in force in `root.jws` and every root there was in `roots/`. Root keys are encrypted with a passphrase each,
@@ -22,7 +22,7 @@ from typing import Self
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import keyfile
+from agent import fingerprint, keyfile
 from agent.documents import Document, Role, RoleKeys, Root, read
 from agent.envelope import Envelope, Kind, Refused, issue
 from agent.fleet.sealing import Epoch
@@ -96,7 +96,7 @@ class Keyring:
     @property
     def fingerprint(self) -> str:
         """Of the root in force: what an operator compares when a device is enrolled."""
-        return in_groups(self.document.sha256)
+        return fingerprint.of_root(self.document.raw)
 
     @property
     def tenant(self) -> str:
@@ -120,8 +120,8 @@ class Keyring:
     # -- signing ----------------------------------------------------------------------------------
 
     def signers(self, role: Role) -> list[Signer]:
-        """The keys of a role that are here, in the order of the root. Raises KeyringError for none."""
-        return [_load(path) for path in self._named(role, self._files(role))]
+        """The keys of a role that are here, the newest first. Raises KeyringError for none."""
+        return [_load(path) for path in reversed(self._named(role, self._files(role)))]
 
     def root_signers(
         self, passphrase: Passphrase, elsewhere: Sequence[Path] = (), going: Collection[str] = ()
@@ -165,27 +165,33 @@ class Keyring:
         keyfile.write(self._epoch_file(number), os.urandom(keyfile.SIZE))
         return self.epoch()
 
-    def replace(
+    def change(
         self,
         role: Role,
-        kids: Collection[str],
+        *,
+        fresh: int = 0,
+        gone: Collection[str] = (),
         passphrase: Passphrase,
         elsewhere: Sequence[Path] = (),
     ) -> None:
-        """New keys in place of these, and a new root that says so. Raises KeyringError.
+        """So many new keys in a role, and these no more: a new root says so. Raises KeyringError.
 
         Two root keys that stay, or that go, have to sign it, and of a new root role two as well.
         """
         root = self.root
-        kept = [kid for kid in root.kids(role) if kid not in kids]
-        old_signers = self.root_signers(passphrase, elsewhere, kids)
-        fresh = [_make(self.folder, role, passphrase) for _ in kids]
-        now_in = [*kept, *(each.kid for each in fresh)]
-        roles = {**root.roles, role.value: RoleKeys(kids=now_in, threshold=root.threshold(role))}
+        kept = [kid for kid in root.kids(role) if kid not in gone]
+        if len(kept) + fresh < root.threshold(role):
+            raise KeyringError(
+                f"{role}: expected at least {root.threshold(role)} keys to be left, got {len(kept) + fresh}"
+            )
+        old = self.root_signers(passphrase, elsewhere, gone)
+        made = [_make(self.folder, role, passphrase) for _ in range(fresh)]
+        kids = [*kept, *(each.kid for each in made)]
+        roles = {**root.roles, role.value: RoleKeys(kids=kids, threshold=root.threshold(role))}
         named = {kid for keys in roles.values() for kid in keys.kids}
-        known = {**root.keys, **{each.kid: encoded(each.public) for each in fresh}}
+        known = {**root.keys, **{each.kid: encoded(each.public) for each in made}}
         body = Root(epoch=root.epoch, keys={kid: known[kid] for kid in sorted(named)}, roles=roles)
-        signers = [*old_signers, *(fresh if role is Role.ROOT else ())]
+        signers = [*old, *(made if role is Role.ROOT else ())]
         _save_root(self.folder, self.tenant, self.document.ver + 1, body, signers)
         self.document = self._read_root()
         self._retire(role)
@@ -230,11 +236,6 @@ class Keyring:
             raise KeyringError(f"{path}: {error.strerror}; `postern fleet keys init` makes one") from error
         except Refused as refused:
             raise KeyringError(f"{path}: {refused}") from refused
-
-
-def in_groups(digest: str) -> str:
-    """Hex as people compare it: in groups of four."""
-    return " ".join(digest[at : at + 4] for at in range(0, len(digest), 4))
 
 
 def _save_root(folder: Path, tenant: str, ver: int, body: Root, signers: Sequence[Signer]) -> None:

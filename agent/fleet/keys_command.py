@@ -5,15 +5,18 @@ devices with the next `postern fleet head`.
 """
 
 import argparse
+import hmac
 import json
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.fleet import asking
 
 if TYPE_CHECKING:
+    from agent.documents import Role
     from agent.fleet.enrolment import Request
     from agent.fleet.keyring import Keyring
 
@@ -28,23 +31,32 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     init = keys.add_parser("init", help="the ceremony: make all keys and the first root")
     init.add_argument("--tenant", required=True)
     show = keys.add_parser("show", help="what the root in force says")
-    rotate = keys.add_parser("rotate", help="new keys in a role, or a new epoch key for sealed rows")
+    rotate = keys.add_parser("rotate", help="new keys beside the old ones, or a new epoch key for rows")
     rotate.add_argument("role", help="a role as `keys show` names it, or epoch")
-    revoke = keys.add_parser("revoke", help="take a key away, and put a new one in its place")
-    revoke.add_argument("kid")
+    retire = keys.add_parser("retire", help="drop an old key, when devices have what the new one signs")
+    revoke = keys.add_parser("revoke", help="take a key away at once, and put a new one in its place")
+    for action in (retire, revoke):
+        action.add_argument("kid")
     enrol = actions.add_parser("enrol", help="register a device, and answer its request")
     enrol.add_argument("request", type=Path)
     enrol.add_argument("--out", type=Path, default=Path("welcome.json"))
     enrol.add_argument("--fingerprint", help="as the device shows it; otherwise asked for")
     enrol.add_argument("--claim-file", type=Path, help="the one-time code that the device was given")
     enrol.add_argument("--group", action="append", default=[], help="repeatable")
-    for action, run in ((init, _init), (show, _show), (rotate, _rotate), (revoke, _revoke), (enrol, _enrol)):
+    for action, run in (
+        (init, _init),
+        (show, _show),
+        (rotate, _rotate),
+        (retire, _retire),
+        (revoke, _revoke),
+        (enrol, _enrol),
+    ):
         action.add_argument("--keys", type=Path, required=True, metavar="DIR")
         action.add_argument("--json", action="store_true")
         action.set_defaults(run=_guarded, act=run)
-    for action in (init, rotate, revoke):
+    for action in (init, rotate, retire, revoke):
         asking.add_options(action)
-    for action in (rotate, revoke):
+    for action in (rotate, retire, revoke):
         action.add_argument(
             "--root-key",
             type=Path,
@@ -97,8 +109,7 @@ def _rotate(given: argparse.Namespace) -> None:
             keyring.renew_epoch()
     elif given.role in roles:
         role = Role(given.role)
-        with keyring.locked():
-            keyring.replace(role, keyring.root.kids(role), asking.passphrases(given), given.root_key)
+        _change(given, keyring, role, fresh=len(keyring.root.kids(role)), gone=_roots(keyring, role))
     else:
         raise KeyringError(f"expected one of {', '.join([*roles, EPOCH])}, got {given.role!r}")
     _tell(given, keyring)
@@ -111,12 +122,45 @@ def _revoke(given: argparse.Namespace) -> None:
 
     keyring = Keyring(given.keys)
     role = keyring.role_of(given.kid)
-    with keyring.locked():
-        keyring.replace(role, [given.kid], asking.passphrases(given), given.root_key)
-        if role is not Role.ROOT:
-            # Takes effect wherever it arrives, before the new root does. Only a root deposes a root.
+    _change(given, keyring, role, fresh=1, gone=[given.kid])
+    if role is not Role.ROOT:
+        # Takes effect wherever it arrives, before the new root does. Only a root deposes a root.
+        with keyring.locked():
             Desk(keyring, int(time.time())).revoke(keys=[given.kid])
     _tell(given, keyring)
+
+
+def _retire(given: argparse.Namespace) -> None:
+    from agent.fleet.keyring import Keyring
+
+    keyring = Keyring(given.keys)
+    _change(given, keyring, keyring.role_of(given.kid), gone=[given.kid])
+    _tell(given, keyring)
+
+
+def _roots(keyring: "Keyring", role: "Role") -> tuple[str, ...]:
+    """Root keys change places at once: what they signed is the root alone, and old and new both sign that."""
+    from agent.documents import Role
+
+    return keyring.root.kids(role) if role is Role.ROOT else ()
+
+
+def _change(
+    given: argparse.Namespace,
+    keyring: "Keyring",
+    role: "Role",
+    *,
+    fresh: int = 0,
+    gone: Collection[str] = (),
+) -> None:
+    with keyring.locked():
+        keyring.change(
+            role,
+            fresh=fresh,
+            gone=gone,
+            passphrase=asking.passphrases(given),
+            elsewhere=given.root_key,
+        )
 
 
 def _tell(given: argparse.Namespace, keyring: "Keyring") -> None:
@@ -141,6 +185,7 @@ def _tell(given: argparse.Namespace, keyring: "Keyring") -> None:
 
 def _enrol(given: argparse.Namespace) -> None:
     from agent import keyfile
+    from agent.fingerprint import groups
     from agent.fleet.enrolment import EnrolmentError, enrol, read_request
     from agent.fleet.keyring import Keyring
 
@@ -149,7 +194,7 @@ def _enrol(given: argparse.Namespace) -> None:
         request = read_request(file.read(REQUEST_LIMIT).strip(), keyring.tenant)
     if given.claim_file and not _same(given.claim_file.read_text().strip(), request.claim or ""):
         raise EnrolmentError(f"{request.device}: expected the code of {given.claim_file}, got another")
-    if not _same(given.fingerprint or _typed(request), request.fingerprint):
+    if not _same(groups(given.fingerprint or _typed(request)), request.fingerprint):
         raise EnrolmentError(f"{request.device}: expected the device's own fingerprint, got another")
     with keyring.locked():
         welcome = enrol(keyring, request, given.group)
@@ -175,6 +220,4 @@ def _typed(request: "Request") -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    import hmac
-
-    return hmac.compare_digest("".join(one.split()).lower().encode(), "".join(other.split()).lower().encode())
+    return hmac.compare_digest(one.encode(), other.encode())

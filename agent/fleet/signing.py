@@ -6,7 +6,7 @@
     desk.head("van-0042")
     desk.outgoing("van-0042")       # everything that is to stand at the broker, by topic
 
-Hold `keyring.locked()` meanwhile. What was signed with a key that counts no longer, or is about to expire, is
+Hold `keyring.locked()` meanwhile. What was signed with another key than the newest, or is about to expire, is
 signed anew when the next head is made: a head names only what a device would take.
 """
 
@@ -20,6 +20,7 @@ from agent.fleet.enrolment import devices, recipient
 from agent.fleet.issued import EVERYBODY, Issued
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.sealing import RowOf, seal_all
+from agent.jws import Signer
 
 DAY = 86_400
 HEAD_S = DAY
@@ -160,7 +161,7 @@ class Desk:
         raw = issue(
             kind,
             body,
-            self.keyring.signers(role)[: self.keyring.root.threshold(role)],
+            self._signers(role),
             aud=aud,
             iat=self._now,
             exp=self._now + lasts,
@@ -175,10 +176,13 @@ class Desk:
         """Sign anew what a device would not take any more, with the same in it."""
         for name, document in self.current(device).items():
             role = ROLES[name.partition("/")[0]]
-            counts = set(document.signers) & set(self.keyring.root.kids(role))
-            if len(counts) < self.keyring.root.threshold(role) or document.claims.exp - self._now < RENEW_S:
+            wanted = {each.kid for each in self._signers(role)}
+            if not wanted <= set(document.signers) or document.claims.exp - self._now < RENEW_S:
                 body, aud = document.claims.body, document.claims.aud
                 self._issue(self._shelf(device, name), name, body, aud=aud)
+
+    def _signers(self, role: Role) -> list[Signer]:
+        return self.keyring.signers(role)[: self.keyring.root.threshold(role)]
 
     def _shelf(self, device: str, name: str) -> str:
         return EVERYBODY if name == "revocations" else device
