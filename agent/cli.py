@@ -90,10 +90,12 @@ def _parser() -> argparse.ArgumentParser:
 
     from agent.audit.command import add_commands as add_journal
     from agent.cards_command import add_commands as add_cards
+    from agent.enrol_command import add_commands as add_enrol
     from agent.fleet.command import add_commands as add_fleet
     from agent.identity_command import add_commands as add_identity
     from agent.roster_command import add_commands as add_roster
 
+    add_enrol(commands)
     add_identity(commands)
     add_journal(commands)
     add_fleet(commands)

@@ -22,6 +22,7 @@ from agent.policy import Policy
 from agent.retention import MIB, Limits
 from agent.rights import IdentitySection, PoliciesSection, Sets, mistakes, policies
 from agent.tamper import Switch
+from agent.tls_files import tls_files
 from agent.units import UnitSpec
 from agent.workflow import Lane
 from drivers import KINDS, driver_for
@@ -275,7 +276,7 @@ class Config:
         broker = self.file.broker
         mistakes: list[Mistake] = []
         password = _password(broker.password_file, mistakes) if broker.password_file else None
-        tls = None if broker.plain else _tls(broker.tls, mistakes)
+        tls = None if broker.plain else _tls(self._tls_files(), mistakes)
         if mistakes:
             raise BadConfig(self.origin, mistakes)
         return Server(
@@ -287,6 +288,14 @@ class Config:
             tls=tls,
             keepalive=broker.keepalive,
         )
+
+    def _tls_files(self) -> Tls:
+        """What the config says; where it says nothing, what enrolment put in place."""
+        if self.file.broker.tls != Tls():
+            return self.file.broker.tls
+        there = tls_files(self.state)
+        names = {"ca": there.ca, "certificate": there.certificate, "key": there.key}
+        return Tls(**{name: str(path) for name, path in names.items() if path is not None})
 
 
 def load(path: Path) -> Config:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.keystore import NAMES, PREFIX
+from agent.tls_files import TLS
+
 SYSTEMD = Path(__file__).resolve().parent.parent / "systemd"
 UNIT = SYSTEMD / "postern.service"
 EXPOSURE_TENTHS = 15  # systemd counts from 0, nothing exposed, to 100
@@ -21,6 +24,11 @@ SupplementaryGroups=dialout gpio
 UMask=0077
 StateDirectory=postern
 StateDirectoryMode=0700
+LoadCredentialEncrypted=postern.device
+LoadCredentialEncrypted=postern.seal
+LoadCredentialEncrypted=postern.pepper
+LoadCredentialEncrypted=postern.epoch
+LoadCredentialEncrypted=postern.tls
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
@@ -161,3 +169,13 @@ def test_every_group_the_unit_names_is_made_on_installation() -> None:
     groups = {row[1] for row in made if row and row[0] in ("g", "u")}
     named = {*words("SupplementaryGroups", section("Service")), *words("Group", section("Service"))}
     assert named <= groups
+
+
+def test_no_credential_has_to_be_there() -> None:
+    """One with a path that is not there would keep the unit from starting (systemd.exec, LoadCredential=)."""
+    assert not [name for name in words("LoadCredentialEncrypted", section("Service")) if ":" in name]
+
+
+def test_every_key_of_the_device_may_be_a_credential() -> None:
+    asked = set(words("LoadCredentialEncrypted", section("Service")))
+    assert asked == {f"{PREFIX}{name}" for name in (*NAMES, TLS)}
