@@ -120,6 +120,8 @@ class Pn532Driver(Driver):
         if len(said) != 4:
             raise NoReply(f"expected 4 bytes of firmware version, got {len(said)}")
         await self._ask(RF_CONFIGURATION, MAX_RETRIES)
+        # A card that is active still, from before the port was reopened, would not answer a call to all.
+        await self._ask(IN_RELEASE, ALL_TARGETS)
         return {"chip": f"PN5{said[0]:02x}", "firmware": f"{said[1]}.{said[2]}"}
 
     async def run(self) -> None:
@@ -184,13 +186,14 @@ class Pn532Driver(Driver):
     @contextlib.asynccontextmanager
     async def _activated(self) -> AsyncIterator[Target | None]:
         """The card in the field, ready to be spoken to; halted afterwards, so that it can be found again."""
+        resent = self.chip.resent
         try:
             target = Target.parse(await self._ask(IN_LIST_PASSIVE_TARGET, ONE_106A))
         except BadFrame as bad:
             self.noise[str(bad)] += 1
             target = None
         yield target
-        if target is not None:
+        if target is not None or resent != self.chip.resent:
             await self._ask(IN_RELEASE, ALL_TARGETS)
 
     async def _ask(self, code: int, parameters: bytes = b"") -> bytes:

@@ -38,6 +38,8 @@ class Pn532Dialogue:
         self.codec = Pn532Codec()
         self._dialogue = Dialogue(link, self.codec, within=ACK_WITHIN)
         self._turn = asyncio.Lock()
+        self.resent = 0
+        """Commands that were sent once more. The first may have been carried out all the same."""
         self._astray = True
         """An answer to something asked before may still be on its way."""
 
@@ -63,7 +65,8 @@ class Pn532Dialogue:
 
     async def _carried_out(self, code: int, request: bytes, within: float, again: bool) -> Answer:
         said: Frame | None = None
-        for _ in range(TRIES):
+        for sent in range(TRIES):
+            self.resent += sent > 0
             said = await self._first(request, code, ACK_WITHIN if again else LATE_ACK_WITHIN)
             if isinstance(said, Ack):
                 said = await self._answer(code, within)

@@ -79,6 +79,11 @@ class Pn532Reader(VirtualDevice):
         """So many of the next frames from the host are not heard."""
         self.rejects_next = 0
         """So many of the next commands are answered with a syntax error."""
+        self.heard = asyncio.Event()
+        """Set with every command that was understood."""
+        self.pulled = asyncio.Event()
+        """Set when the card was pulled away by `pull_at`."""
+        self._pull_at: int | None = None
         self._asleep = True
         self._active: CardInField | None = None
         """The card that was activated, whether it is still there or not."""
@@ -109,6 +114,11 @@ class Pn532Reader(VirtualDevice):
             card.lose_power()
             if self._exchanging is not None:
                 self._answer(self._exchanging, b"\x41" + TIMED_OUT)
+
+    def pull_at(self, code: int) -> None:
+        """Pull the card away in the moment this command arrives next."""
+        self._pull_at = code
+        self.pulled.clear()
 
     # -- power and line ---------------------------------------------------------------------------
 
@@ -196,6 +206,11 @@ class Pn532Reader(VirtualDevice):
             self.send(SYNTAX_ERROR)
             return
         self.asked.append(body[1:])
+        self.heard.set()
+        if self._pull_at == body[1] and self.card is not None:
+            self._pull_at = None
+            self.remove()
+            self.pulled.set()
         match code:
             case b"\x02" if not parameters:
                 self._answer(turn, b"\x03" + FIRMWARE)
