@@ -2,18 +2,28 @@
 
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.clock import Moment
+from agent.clock import NS, Moment
 from agent.intake import ROLES, SEEN_LIMIT, Intake, Role, Taken
 from agent.roster import Roster, Row, pin_token
 from agent.rows import Keys
 from agent.session import Login
-from agent.workflow import CodeEntered, ControlScanned, Event, FactorShown, LabelRead, Outcome
+from agent.stake import SESSION, Asked
+from agent.workflow import CardShown, CodeEntered, ControlScanned, Event, FactorShown, LabelRead, Outcome
 from drivers import KINDS
-from drivers.readings import CompareResult, FingerCompared, Scanned, TagArrived
+from drivers.readings import (
+    CardAsserted,
+    CardFailed,
+    CardFailure,
+    CompareResult,
+    FingerCompared,
+    Scanned,
+    TagArrived,
+)
 from tests.moments import moment
 
 ANNA = "drv-anna-5f2e81"
@@ -22,6 +32,9 @@ NOW = moment(1000)
 LOGIN = Login(
     subject=ANNA, kinds=("badge",), level=0, unit="badges", finger=("finger", 7), boot="boot-1", mono_ns=0
 )
+
+
+ASSERTED = CardAsserted(credential_id=bytes(16), auth_data=bytes(37), signature=bytes(64))
 
 
 @pytest.fixture
@@ -68,6 +81,54 @@ def verdict(taken: Taken | None) -> tuple[str, Outcome, str | None]:
 def test_every_kind_of_device_has_a_role() -> None:
     assert ROLES.keys() == KINDS.keys()
     assert all(ROLES.values())
+
+
+# -- fingerprint cards ----------------------------------------------------------------------------
+
+CARD = TagArrived(uid=bytes.fromhex("0100a3e9ae"), technology="iso14443", applets=("FIDO_2_0",))
+ASKED = Asked(
+    unit="unit",
+    rp_id="acme.postern.invalid",
+    client_data="{}",
+    stake=SESSION,
+    boot="boot-1",
+    mono_ns=NOW.mono_ns,
+    within=30.0,
+)
+
+
+def test_a_fingerprint_card_is_to_be_asked_something_new_each_time(intake: Intake) -> None:
+    asking = Intake(intake.roster, asks_cards=True)
+    shown = [event(take(asking, Role.BADGE, CARD, unit="cards")) for _ in range(20)]
+    challenges = {each.challenge for each in shown if isinstance(each, CardShown)}
+    assert len(challenges) == 20
+    assert {len(challenge) for challenge in challenges} == {32}
+    assert not any(repr(challenge) in repr(shown) for challenge in challenges)
+
+
+def test_a_fingerprint_card_is_a_badge_where_no_policy_wants_one(intake: Intake) -> None:
+    assert verdict(take(intake, Role.BADGE, CARD)) == ("badge", Outcome.GRANTED, ANNA)
+
+
+def test_a_card_without_the_applet_is_a_badge(intake: Intake) -> None:
+    asking = Intake(intake.roster, asks_cards=True)
+    plain = TagArrived(uid=CARD.uid, technology="iso14443")
+    assert verdict(take(asking, Role.BADGE, plain)) == ("badge", Outcome.GRANTED, ANNA)
+
+
+@pytest.mark.parametrize("reading", [ASSERTED, CardFailed(failure=CardFailure.WRONG_FINGER)])
+def test_an_answer_that_nobody_waits_for_means_nothing(
+    intake: Intake, reading: CardAsserted | CardFailed
+) -> None:
+    for asked in (
+        None,
+        replace(ASKED, unit="another"),
+        replace(ASKED, boot="boot-0"),
+        replace(ASKED, mono_ns=NOW.mono_ns - 30 * NS),
+    ):
+        assert intake.take("unit", "pn532", Role.BADGE, reading, NOW, None, {}, asked) is None
+    taken = intake.take("unit", "pn532", Role.BADGE, reading, NOW, None, {}, ASKED)
+    assert verdict(taken)[:2] in (("fido2", Outcome.UNKNOWN), ("fido2", Outcome.MISMATCH))
 
 
 # -- labels ---------------------------------------------------------------------------------------
