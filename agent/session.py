@@ -362,11 +362,16 @@ def _still(login: Login | None, wanted: Wanted) -> Login | None:
 
 
 def _once_more(login: Login | None, event: FactorShown, times: Times) -> tuple[Order, ...]:
-    """A wrong finger may be followed by the right one, while the login lasts and no lock says no."""
+    """A wrong finger may be followed by the right one, while the login lasts.
+
+    A right one that a lock refuses is asked for again as well, or the module would show who is locked.
+    """
     verdict = event.verdict
-    if verdict.outcome is not Outcome.MISMATCH or verdict.kind != "slot":
+    if verdict.kind != "slot" or verdict.outcome in (Outcome.NO_TRY, Outcome.UNASKED):
         return ()
-    if login is None or login.finger is None or verdict.subject != login.subject:
+    if login is None or login.finger is None or login.finger[0] != event.unit:
+        return ()
+    if verdict.subject not in (login.subject, None):
         return ()
     return (_compare(login.finger, login, event.at, times),)
 

@@ -148,11 +148,31 @@ def test_after_a_wrong_finger_the_module_is_asked_once_more_for_what_is_left_of_
     assert 0 < action.within < RULES.login - 10.0
 
 
-@pytest.mark.parametrize("outcome", [Outcome.NO_TRY, Outcome.LOCKED, Outcome.PAUSED])
-def test_a_finger_that_did_not_come_or_may_not_try_is_not_asked_again(outcome: Outcome) -> None:
+def test_a_finger_that_did_not_come_is_not_asked_again() -> None:
     counter = Counter()
     counter.badge(ANNA)
-    assert fingers(counter.show("slot", ANNA, outcome, FINGERS[ANNA])) == []
+    assert fingers(counter.show("slot", ANNA, Outcome.NO_TRY, FINGERS[ANNA])) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "subject"),
+    [
+        (Outcome.LOCKED, ANNA),
+        (Outcome.DISABLED, ANNA),
+        (Outcome.REVOKED, ANNA),
+        (Outcome.DOUBTED, ANNA),
+        (Outcome.PAUSED, None),
+    ],
+)
+def test_a_finger_that_may_not_try_is_answered_like_a_wrong_one(
+    outcome: Outcome, subject: str | None
+) -> None:
+    wrong, barred = Counter(), Counter()
+    for counter in (wrong, barred):
+        counter.badge(ANNA)
+    shown = barred.show("slot", subject, outcome, FINGERS[ANNA])
+    assert shown.orders == wrong.show("slot", ANNA, Outcome.MISMATCH, FINGERS[ANNA]).orders
+    assert len(fingers(shown)) == 1
 
 
 def test_a_wrong_finger_of_a_login_that_is_over_is_not_asked_again() -> None:

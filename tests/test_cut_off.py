@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from agent.envelope import Kind
 from drivers.readings import Scanned
 from tests.van import ANNA, BORIS, HOUR, PIN, Van, running
 
@@ -121,9 +120,7 @@ async def test_a_revocation_ends_the_session_before_anything_else_happens(van: V
     await van.badge(ANNA)
     await van.touch(ANNA)
     assert van.on_duty()
-    revoked = van.fleet.revocations(1, of={"subjects": [ANNA]})
-    van.trusted = van.trusted.take(Kind.REVOCATIONS, revoked, van.clock.now()).trusted
-    van.app.decider.heed()
+    van.revoke(ANNA)
     assert not van.on_duty()
     (closed,) = (entry for entry in await van.entries() if "closed" in entry["type"])
     assert (closed["subject"], closed["data"]["reason"]) == (ANNA, "revoked")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.lockout import FREE_TRIES
 from simulators.em4100 import Em4100Reader
 from simulators.line import LineScanner
 from simulators.stage import postern
@@ -192,4 +193,23 @@ async def test_a_handover_that_a_kill_cuts_short_is_whole_or_not_at_all(tmp_path
             await made.count("custody.handover_closed", turn + 1)
         assert len(set(made.handed_over())) == len(made.handed_over()) == 2 * CUT_SHORT
         assert len(made.of("custody.session_opened")) == 1
+        made.in_order()
+
+
+@pytest.mark.timeout(120)
+async def test_the_sixth_try_is_refused_though_the_agent_was_killed_after_the_fifth(tmp_path: Path) -> None:
+    async with van(tmp_path) as made:
+        await made.show_badge()
+        for times in range(1, FREE_TRIES + 1):
+            made.keypad.scan("00000000")
+            await made.count("identity.refused", times)
+        await made.kill_agent()
+        await made.begin()
+        made.keypad.scan(PIN)
+        await made.count("identity.refused", FREE_TRIES + 1)
+        made.badge.present(BADGE)
+        await made.count("identity.refused", FREE_TRIES + 2)
+        outcomes = [entry["data"]["outcome"] for entry in made.of("identity.refused")]
+        assert outcomes == ["mismatch"] * FREE_TRIES + ["locked"] * 2
+        assert not made.of("custody.session_opened")
         made.in_order()

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from agent.stake import rp_id
 from drivers.readings import CardAsserted, CompareResult, FingerCompared, Reading, Scanned, TagArrived
 from tests.authority import Authority
 from tests.moments import NOON_NS, moment
+from tests.site import PATIENCE
 
 HOUR = 3600
 NOON = NOON_NS // NS
@@ -107,12 +108,25 @@ class Card:
         return CardAsserted(credential_id=self.id, auth_data=data, signature=signature)
 
 
+class Watched(App):
+    """An agent that says when a unit has come or gone, and what was made of it."""
+
+    def __init__(self, config: configs.Config, clock: Played) -> None:
+        self.changed = asyncio.Event()
+        super().__init__(config, clock)
+
+    def units_changed(self) -> None:
+        super().units_changed()
+        self.changed.set()
+
+
 class Van:
     """The agent, and the people at it. Each thing they do returns the entries that came of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, config: str = VAN) -> None:
+        self.folder = folder
         self.clock = Played()
-        self.app = App(configs.parse(VAN.format(state=folder)), self.clock)
+        self.app = Watched(configs.parse(config.format(state=folder)), self.clock)
         self.fleet = Authority()
         self.trusted = self.fleet.trusted()
         self.app.roster.authority = replace(
@@ -130,6 +144,12 @@ class Van:
             put(Row(subject=subject, kind="pin"), pin_token(subject, PIN), as_of=NOON)
             put(Row(subject=subject, kind="fido2", public_key=card.public_key), card.id, as_of=NOON)
 
+    def revoke(self, *subjects: str) -> None:
+        """The fleet takes people's rights away."""
+        revoked = self.fleet.revocations(1, of={"subjects": list(subjects)})
+        self.trusted = self.trusted.take(Kind.REVOCATIONS, revoked, self.clock.now()).trusted
+        self.app.decider.heed()
+
     def _knowledge_at(self) -> float:
         known = self.trusted.knowledge_at
         return standing.NEVER if known is None else known
@@ -143,6 +163,16 @@ class Van:
         self._heads += 1
         head = self.fleet.head(self._heads, {}, iat=NOON + round(self.clock.seconds))
         self.trusted = self.trusted.take(Kind.HEAD, head, self.clock.now()).trusted.known()
+
+    async def until(self, claim: Callable[[], bool]) -> None:
+        """Wait for something about the units; it is asked again whenever one has come or gone."""
+        async with asyncio.timeout(PATIENCE):
+            while not claim():
+                self.app.changed.clear()
+                await self.app.changed.wait()
+
+    async def ready(self, *units: str) -> None:
+        await self.until(lambda: all(self.app.units[unit].ready for unit in units))
 
     async def tell(self, unit: str, *readings: Reading) -> list[dict[str, Any]]:
         for reading in readings:
