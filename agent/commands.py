@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from agent import emergency
 from agent.admission import Audience, check_time
 from agent.budget import Budget, spent
-from agent.clock import Moment
+from agent.clock import NS, Moment
 from agent.documents import Body, Command, Document, Role, Root, Text
 from agent.envelope import Reason, Refused, told
 from agent.receipts import ROLLED_BACK
@@ -107,6 +107,8 @@ class Admitted:
     seq: int
     command: Command
     args: Body
+    until_ns: int
+    """Nothing of it may begin later, by the monotonic clock."""
     records: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -181,7 +183,7 @@ def admit(
     command, claims = document.body, document.claims
     rank = RANKS[command.rank]
     args = _permitted(document, rank, root, audience)
-    _check_time(document, rank, now, asked)
+    until_ns = _check_time(document, rank, now, asked)
     key = next(each for each in document.signers if each in root.kids(rank.role))
     line = Line.load(records.get(f"{SEQUENCE}{key}"))
     again = line.find(document.ver, claims.jti)
@@ -189,7 +191,9 @@ def admit(
         return again
     _allowed(command, now, records)
     budget = spent(command.rank, rank.budgets, now, records)
-    admitted = Admitted(id=claims.jti, key=key, seq=document.ver, command=command, args=args)
+    admitted = Admitted(
+        id=claims.jti, key=key, seq=document.ver, command=command, args=args, until_ns=until_ns
+    )
     noted = line.noted(document.ver, admitted.told, None)
     return replace(admitted, records={f"{SEQUENCE}{key}": noted.dump(), **budget})
 
@@ -234,17 +238,19 @@ def _permitted(document: Document[Command], rank: Rank, root: Root, audience: Au
         raise Refused(Reason.SCHEMA, told(error)) from error
 
 
-def _check_time(document: Document[Command], rank: Rank, now: Moment, asked: Asked | None) -> None:
-    """By the clock where it can be trusted; else only for this connection, by its nonce."""
+def _check_time(document: Document[Command], rank: Rank, now: Moment, asked: Asked | None) -> int:
+    """Until when it may begin. By the clock where it can be trusted; else only for this connection."""
     nonce = document.body.nonce
     if nonce is not None and (asked is None or nonce != asked.nonce):
         raise Refused(Reason.REPLAYED, "expected the nonce of this connection, got another")
     if now.assured:
         check_time(document.claims, now)
-    elif nonce is None or asked is None:
+        return now.mono_ns + document.claims.exp * NS - now.utc_ns
+    if nonce is None or asked is None:
         raise Refused(Reason.NOT_YET_VALID, "expected the nonce of this connection while time is not trusted")
-    elif now.since(asked.mono_ns) > rank.longest_s:
+    if now.since(asked.mono_ns) > rank.longest_s:
         raise Refused(Reason.EXPIRED, f"expected it within {rank.longest_s} s of the nonce, got it later")
+    return asked.mono_ns + rank.longest_s * NS
 
 
 def _allowed(command: Command, now: Moment, records: Mapping[str, Any]) -> None:

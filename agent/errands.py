@@ -4,6 +4,7 @@ An outcome that a unit has to tell comes as a reading, on the same road as every
 begun when the power failed is reported as such at the next start, and not begun again.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,8 +79,8 @@ class Errands:
         self._device = device
         self._premises = premises
         self._stamp = stamp
-        self._doors: dict[tuple[str, int], Mapping[str, Any]] = {}
-        """Pulses that were ordered and not yet told of: the command, as it was told."""
+        self._doors: dict[str, deque[Admitted]] = {}
+        """Doors to be opened by each unit, one after the other: the first of them has its order."""
         self._answered: set[str] = set()
         """Commands that were answered again on this connection."""
 
@@ -113,29 +114,36 @@ class Errands:
 
     def done(self, unit: str, reading: ActionDone) -> None:
         """A unit has told what became of an action, maybe one of ours."""
-        action = reading.action
-        told = self._doors.pop((unit, action.door), None) if isinstance(action, OpenDoor) else None
-        if told is None:
+        waiting = self._doors.get(unit)
+        if not waiting or reading.action != _order(waiting[0]):
             return
         outcome = Outcome.SUCCEEDED if reading.ok else Outcome.UNKNOWN if reading.unknown else Outcome.FAILED
-        self._tell(told, outcome, {"detail": reading.reason[:200]})
+        self._tell(waiting.popleft().told, outcome, {"detail": reading.reason[:200]})
+        self._open_next(unit)
 
     # -- doing ------------------------------------------------------------------------------------
 
     def _carry_out(self, admitted: Admitted) -> None:
         match admitted.args:
-            case OpenOneDoor(unit=unit, door=door):
-                self._open(admitted, unit, door)
+            case OpenOneDoor(unit=unit):
+                waiting = self._doors.setdefault(unit, deque())
+                waiting.append(admitted)
+                if len(waiting) == 1:
+                    self._open_next(unit)
             case _:
                 done = self._do(admitted)
                 self._tell(admitted.told, done.outcome, done.data, done.records)
 
-    def _open(self, admitted: Admitted, unit: str, door: int) -> None:
-        self._doors[(unit, door)] = admitted.told
-        failed = self._premises.perform(unit, OpenDoor(door=door))
-        if failed:
-            self._doors.pop((unit, door))
-            self._tell(admitted.told, Outcome.FAILED, {"detail": failed})
+    def _open_next(self, unit: str) -> None:
+        """Order the first door that waits, if it may still be opened."""
+        waiting = self._doors[unit]
+        while waiting:
+            now, _ = self._stamp()
+            late = now.mono_ns > waiting[0].until_ns
+            failed = "expired" if late else self._premises.perform(unit, _order(waiting[0]))
+            if not failed:
+                return
+            self._tell(waiting.popleft().told, Outcome.FAILED, {"detail": failed})
 
     def _do(self, admitted: Admitted) -> Done:
         now, _ = self._stamp()
@@ -186,3 +194,8 @@ class Errands:
         now, position = self._stamp()
         draft = Draft(f"command.{again.outcome}", self._device, {**again.told, "again": True}, Lane.STATE)
         self._journal.append([draft], now, position)
+
+
+def _order(admitted: Admitted) -> OpenDoor:
+    assert isinstance(admitted.args, OpenOneDoor)
+    return OpenDoor(door=admitted.args.door)

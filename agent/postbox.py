@@ -298,9 +298,9 @@ class Postbox:
         sort = (str(kind), str(refused.reason))
         self.refused[sort] += 1
         times = self.refused[sort]
-        log.warning("refused", kind=sort[0], reason=sort[1], detail=refused.detail, times=times)
         if times == 10 ** (len(str(times)) - 1):
             self._told[sort] = times
+            log.warning("refused", kind=sort[0], reason=sort[1], detail=refused.detail, times=times)
             data = {"reason": refused.reason, "detail": refused.detail, "times": times}
             self._report(Draft(f"fleet.{kind}_refused", self._device, data, Lane.STATE))
 
