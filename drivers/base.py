@@ -287,6 +287,10 @@ class Dialogue(Generic[F]):
     async def listen(self, within: float) -> F | None:
         """The next frame nobody asked for, or None after `within` seconds without one."""
         await self._hear_until(lambda: bool(self._unasked), within)
+        return self.leftover()
+
+    def leftover(self) -> F | None:
+        """The oldest frame nobody asked for, of those already heard: what `listen` would return at once."""
         return self._unasked.popleft() if self._unasked else None
 
     async def _settle(self) -> None:

@@ -80,6 +80,8 @@ class BoardsDriver(Driver, Generic[F, B]):
         self._pulsing = asyncio.Lock()
         self._due = {board.address: 0.0 for board in self.boards}
         """When each board is to be asked next."""
+        self._baud: int | None = None
+        """The line speed, where it is not the one that the config gives."""
         self._found: set[int] = set()
         """Boards that answered at the opening."""
         self._answering: set[int] = set()
@@ -136,6 +138,7 @@ class BoardsDriver(Driver, Generic[F, B]):
             "silent": listed(silent),
             "doors": str(self.wall.doors),
             "echo": "yes" if self.line.echoes else "",
+            "baud": "" if self._baud is None else str(self._baud),
             **self.wall.exceptions(found),
             **await self.roll_call(),
         }
@@ -154,6 +157,7 @@ class BoardsDriver(Driver, Generic[F, B]):
         for baud in (None, None, *self.BAUDS):
             if baud is not None:
                 self.line.set_baud(baud)
+            self._baud = baud
             if found := await self._ask_all():
                 return found
         raise NoReply(f"no answer from the boards {listed(self._due)}")
@@ -219,7 +223,7 @@ class BoardsDriver(Driver, Generic[F, B]):
             for change in self._edges.of(board, levels):
                 self._notice(change, asked)
                 await self.emit(change)
-        while await self.dialogue.listen(0) is not None:
+        while self.dialogue.leftover() is not None:
             self.noise["unasked"] += 1
 
     def _notice(self, change: Changed, asked: float) -> None:

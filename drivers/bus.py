@@ -50,8 +50,7 @@ class QuietLink:
         return self._without_echo(self._link.pending())
 
     def set_baud(self, baud: int) -> None:
-        self._due = b""
-        self._held.clear()
+        self._forget()
         self._link.set_baud(baud)
 
     def _without_echo(self, data: bytes) -> bytes:
@@ -59,18 +58,19 @@ class QuietLink:
         for at, byte in enumerate(data):
             if not self._due:
                 return bytes(passed) + data[at:]
-            if byte == self._due[len(self._held)]:
-                self._held.append(byte)
-                if len(self._held) == len(self._due):
-                    self._heard += 1
-                    self._due = b""
-                    self._held.clear()
-                continue
-            self._before += 1
-            if self._held or self._before > LEADING:
-                # No echo: an answer that begins like its question.
-                self._due = b""
+            self._held.append(byte)
+            while not self._due.startswith(bytes(self._held)):
+                passed.append(self._held.pop(0))
+                self._before += 1
+            if self._before > LEADING:
+                # No echo: an answer that begins like its question, or unlike it.
                 passed += self._held
-                self._held.clear()
-            passed.append(byte)
+                self._forget()
+            elif self._held == self._due:
+                self._heard += 1
+                self._forget()
         return bytes(passed)
+
+    def _forget(self) -> None:
+        self._due = b""
+        self._held.clear()

@@ -65,6 +65,10 @@ class Board(Options):
         """Digital inputs that are nothing of a door's."""
         return 0
 
+    def wired(self, fact: Fact) -> int:
+        """How many of the bits about a fact stand for something; boards may send more."""
+        return self.plain_inputs if fact is Fact.INPUT else self.locks
+
     @model_validator(mode="after")
     def _inverted_are_there(self) -> Self:
         for lock in self.inverted:
@@ -77,6 +81,12 @@ class Board(Options):
         if fact in (Fact.HOOK, Fact.CONTACT):
             return (bit == self.polarity.startswith("1")) != (number in self.inverted)
         return bit
+
+    def read(self, fact: Fact, levels: Levels) -> Iterator[tuple[int, bool]]:
+        """What the bits about a fact mean, with their numbers from 1; without those the board cannot tell."""
+        for at, bit in enumerate(levels.get(fact, ())[: self.wired(fact)], start=1):
+            if bit is not None:
+                yield at, self.means(fact, at, bit)
 
 
 MOST_BOARDS = 32
@@ -145,7 +155,7 @@ class Wall(Generic[B]):
     def number(self, board: B, fact: Fact, at: int) -> int:
         """The door, or input, that is the board's `at`-th, counted from 1."""
         before = self.boards[: self.boards.index(board)]
-        return at + sum(each.plain_inputs if fact is Fact.INPUT else each.locks for each in before)
+        return at + sum(each.wired(fact) for each in before)
 
     def exceptions(self, found: Mapping[int, Levels]) -> dict[str, str]:
         """Doors that are open, compartments that hold something: the rest of the wall is at rest."""
@@ -154,7 +164,9 @@ class Wall(Generic[B]):
             word: listed(
                 self.number(board, fact, at)
                 for board in self.boards
-                for at, bit in enumerate(found.get(board.address, {}).get(fact, ())[: board.locks], start=1)
+                for at, bit in enumerate(
+                    found.get(board.address, {}).get(fact, ())[: board.wired(fact)], start=1
+                )
                 if bit is not None and board.means(fact, at, bit) is sought
             )
             for word, (fact, sought) in facts.items()
@@ -186,13 +198,10 @@ class Edges(Generic[B]):
 
     def of(self, board: B, levels: Levels) -> Iterator[Changed]:
         """What has changed on a board, in the order of its locks."""
-        for fact, bits in levels.items():
-            for at, bit in enumerate(
-                bits[: board.plain_inputs if fact is Fact.INPUT else board.locks], start=1
-            ):
-                if bit is not None:
-                    known = self._levels.setdefault((board.address, fact, at), _Level())
-                    yield from self._noted(known, board, fact, at, board.means(fact, at, bit))
+        for fact in levels:
+            for at, level in board.read(fact, levels):
+                known = self._levels.setdefault((board.address, fact, at), _Level())
+                yield from self._noted(known, board, fact, at, level)
 
     def forget(self, board: B) -> None:
         """Whatever a board says next is told as found, not as changed."""

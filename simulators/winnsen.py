@@ -21,6 +21,8 @@ class WinnsenBus(LockBus):
         """The second firmware."""
         self.lies = 0
         """So many of the next answers to an unlock have the wrong last word, as one flipped bit makes it."""
+        self.names: int | None = None
+        """The lock that answers to an unlock name, where that is not the one that was pulsed."""
         self._hot: dict[tuple[int, int], float] = {}
 
     def frame_in(self, heard: bytearray) -> bytes | None:
@@ -49,7 +51,7 @@ class WinnsenBus(LockBus):
             if self.lies:
                 self.lies -= 1
                 opened = not opened
-            self._say(board, 0x85, lock, int(opened))
+            self._say(board, 0x85, self.names or lock, int(opened))
 
     def _pulse(self, board: VirtualBoard, lock: int) -> bool:
         now = asyncio.get_running_loop().time()

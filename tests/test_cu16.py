@@ -94,6 +94,41 @@ async def test_an_open_door_is_no_evidence_of_a_pulse(bus: Cu16Bus, monkeypatch:
             await made.open(1)
 
 
+async def test_a_hook_that_had_dropped_before_the_pulse_is_no_evidence_of_it(
+    bus: Cu16Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The board was asked before, and its answer that the door is open arrives after."""
+    monkeypatch.setattr(BoardsDriver, "WATCH_S", 0.5)
+    question = bytes.fromhex("02 00 30")
+    async with at_work(bus, "cu16", boards=({"address": 0},)) as made:
+        bus.faults.delay = 0.2
+        await bus.asked_for(question)
+        bus.door(0, 1).force()
+        await bus.asked_for(question)
+        with pytest.raises(Unconfirmed):
+            await made.open(1)
+        assert await made.next() == hook(1, "open")
+
+
+async def test_a_door_found_open_when_its_board_comes_back_is_no_evidence(
+    bus: Cu16Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoardsDriver, "WATCH_S", 2.0)
+    monkeypatch.setattr(BoardsDriver, "SILENT_S", 0.1)
+    monkeypatch.setattr(BoardsDriver, "SILENT_EVERY_S", 0.1)
+    bus.door(1, 1).jam()
+    async with at_work(bus, "cu16", boards=BOTH, answer_ms=50) as made:
+        opening = made.open(17)
+        await bus.asked_for(bytes.fromhex("02 10 31"))
+        bus.boards[1].dead = True
+        await made.until(BoardChanged(board=1, first_door=17, last_door=32, answers=False))
+        bus.door(1, 1).force()
+        bus.boards[1].dead = False
+        await made.until(hook(17, "open", first=True))
+        with pytest.raises(Unconfirmed):
+            await opening
+
+
 async def test_a_mute_bus_leaves_a_pulse_in_doubt_and_is_deaf(
     bus: Cu16Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +185,8 @@ async def test_the_bits_can_be_read_as_they_are(bus: Cu16Bus) -> None:
 async def test_the_line_speed_is_found(tmp_path: Path) -> None:
     bus = Cu16Bus(tmp_path / "bus", {0: 16}, baud=9600)
     async with bus_bench(bus, "cu16", answer_ms=100) as made:
-        assert (await made.driver.identify())["boards"] == "0"
+        about = await made.driver.identify()
+        assert (about["boards"], about["baud"]) == ("0", "9600")
 
 
 async def test_a_bus_where_nothing_answers_is_told(bus: Cu16Bus) -> None:

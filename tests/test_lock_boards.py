@@ -270,6 +270,18 @@ async def test_a_yes_that_the_lock_itself_does_not_confirm_is_none(
             await made.open(2)
 
 
+async def test_an_answer_that_names_another_lock_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoardsDriver, "WATCH_S", 0.1)
+    bus = WinnsenBus(tmp_path / "bus", {1: 3})
+    bus.door(1, 2).force()
+    bus.names = 3
+    async with at_work(bus, "winnsen", boards=({"address": 1, "locks": 3},), answer_ms=200) as made:
+        with pytest.raises(Unconfirmed):
+            await made.open(2)
+
+
 async def test_a_level_seen_only_once_is_not_believed_without_a_checksum(tmp_path: Path) -> None:
     bus = WinnsenBus(tmp_path / "bus", {1: 3})
     async with at_work(bus, "winnsen", boards=({"address": 1, "locks": 3},)) as made:
