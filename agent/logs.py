@@ -1,17 +1,24 @@
 """The operator's log: readable on a terminal, one JSON object a line elsewhere.
 
 The log is for the operator of this box, the journal is for the record: nothing decides from a log, and no
-credential is ever written to one. That is why a traceback is logged without the values in it.
+credential is ever written to one. That is why a traceback is logged without the values in it, and why bytes,
+and whatever is named like a secret, are taken out of every line: a second net under those who log with care.
 """
 
 import contextlib
 import logging
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMATS = ("auto", "text", "json")
+
+HIDDEN = "<hidden>"
+SECRET_NAMES = frozenset(("credential", "password", "pin", "private", "secret", "template", "token", "uid"))
+"""Fields whose text is somebody's secret, however it got here."""
 
 
 class _Line:
@@ -57,6 +64,7 @@ def configure(level: str, style: str = "auto") -> None:
     processors: list[structlog.types.Processor] = [
         _threshold,
         structlog.contextvars.merge_contextvars,
+        redact,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
@@ -75,3 +83,22 @@ def configure(level: str, style: str = "auto") -> None:
         logger_factory=_Line,
         cache_logger_on_first_use=True,
     )
+
+
+def redact(_: Any, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Take out of a line what must not be in it."""
+    return {key: value if key == "exc_info" else _shown(key, value) for key, value in event.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    match value:
+        case bytes() | bytearray() | memoryview():
+            return f"<{len(value)} bytes>"
+        case str() if key in SECRET_NAMES:
+            return HIDDEN
+        case Mapping():
+            return {str(name): _shown(str(name), each) for name, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_shown(key, each) for each in value]
+        case _:
+            return value
