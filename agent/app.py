@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 import structlog
 
 from agent import VERSION, control
+from agent.cargo import Label
 from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
 from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
 from agent.desk import CourierDesk
+from agent.ferry import Ferry
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake
 from agent.inventory import Inventory
@@ -134,6 +136,13 @@ class App:
             clock=self.clock,
             house=self,
         )
+        self.ferry = Ferry(
+            config.state,
+            Label(file.device.tenant, file.device.id),
+            file.ferry.carry_mib,
+            post=lambda: None if self.keystore.wiped else self.liaison.post,
+            report=self.report,
+        )
         self._stop = asyncio.Event()
         self._trouble: str | None = None
         self._disputed: Trust | None = None
@@ -164,7 +173,8 @@ class App:
             loop.add_signal_handler(number, self.stop)
         try:
             async with control.serve(
-                self.config.state / control.SOCKET, {"status": self.status, **self.vault.answers()}
+                self.config.state / control.SOCKET,
+                {"status": self.status, "ferry": lambda _: self.ferry.look(), **self.vault.answers()},
             ):
                 await self._run_tasks(self.uplink)
         except* JournalFailed as failed:
@@ -228,6 +238,7 @@ class App:
                 start(self._supervised("look over", self._look_over), name="look over"),
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
             ]
+            tasks.append(start(self._supervised("ferry", self.ferry.run), name="ferry"))
             if (watch := self.vault.watch()) is not None:
                 tasks.append(start(self._supervised("tamper", watch), name="tamper"))
             if self.rescue is not None:
@@ -413,6 +424,7 @@ class App:
             "session": duty.session and {"driver": duty.session.driver, "held": self.decider.desk.held},
             "knowledge": self._knowledge(),
             "fleet": self.liaison.report(),
+            "on_board": self.ferry.on_board(),
             "position": dict(self.position.stamp(self.clock.now())),
             "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
         }

@@ -91,11 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     from agent.audit.command import add_commands as add_journal
     from agent.cards_command import add_commands as add_cards
     from agent.enrol_command import add_commands as add_enrol
+    from agent.ferry_command import add_commands as add_ferry
     from agent.fleet.command import add_commands as add_fleet
     from agent.identity_command import add_commands as add_identity
     from agent.roster_command import add_commands as add_roster
 
     add_enrol(commands)
+    add_ferry(commands)
     add_identity(commands)
     add_journal(commands)
     add_fleet(commands)

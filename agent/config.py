@@ -136,6 +136,13 @@ class JournalSection(Section):
     telemetry_days: Annotated[int, Field(ge=1, le=3650)] = 1
 
 
+class FerrySection(Section):
+    """What this device carries for others that have no network."""
+
+    carry_mib: Annotated[int, Field(ge=0, le=1024)] = 64
+    """The most that is kept on board for others; 0 for nothing."""
+
+
 class TamperSection(Section):
     """The switch at the case: when it reads so for a moment, this device wipes itself."""
 
@@ -188,6 +195,7 @@ class File(Section):
     fleet: FleetSection = FleetSection()
     trust: TrustSection = TrustSection()
     tamper: TamperSection | None = None
+    ferry: FerrySection = FerrySection()
     unit: dict[Annotated[str, StringConstraints(pattern=UNIT_NAME)], dict[str, Any]] = {}
 
 

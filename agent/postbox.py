@@ -5,6 +5,7 @@ acknowledged. One that comes before what vouches for it (a bundle before its hea
 kept and tried again, one of each name. What is refused is an entry, but a flood of it is only counted.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -101,6 +102,9 @@ class Postbox:
         self._clock, self._house = clock, house
         self._device = trusted.audience.device
         self._early: dict[str, bytes] = {}
+        self._one = asyncio.Lock()
+        """The broker and a courier may bring something at the same time."""
+        self._via: str | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -175,8 +179,16 @@ class Postbox:
 
     # -- taking -----------------------------------------------------------------------------------
 
-    async def take(self, name: str, raw: bytes) -> None:
-        """A message; `name` is its topic below `down/`. When it returns, whatever follows is durable."""
+    async def take(self, name: str, raw: bytes, via: str | None = None) -> None:
+        """A message; `name` is its topic below `down/`. When it returns, whatever follows is durable.
+
+        `via` is who brought it, where that was not the broker.
+        """
+        async with self._one:
+            self._via = via
+            await self._sort(name, raw)
+
+    async def _sort(self, name: str, raw: bytes) -> None:
         if name.startswith(PAGE):
             await self._pages.page(raw)
             self._know()
@@ -291,6 +303,8 @@ class Postbox:
                 data["documents"] = {name: pin.ver for name, pin in head.documents.items()}
             case _:
                 data["key"] = document.claims.iss
+        if self._via is not None:
+            data["via"] = self._via
         return Draft(f"fleet.{document.kind}_accepted", self._device, data, Lane.STATE)
 
     def _tell(self, kind: str, refused: Refused) -> None:
@@ -302,6 +316,8 @@ class Postbox:
             self._told[sort] = times
             log.warning("refused", kind=sort[0], reason=sort[1], detail=refused.detail, times=times)
             data = {"reason": refused.reason, "detail": refused.detail, "times": times}
+            if self._via is not None:
+                data["via"] = self._via
             self._report(Draft(f"fleet.{kind}_refused", self._device, data, Lane.STATE))
 
     def _count_rest(self) -> None:

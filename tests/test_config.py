@@ -97,8 +97,8 @@ def test_every_kind_can_be_configured_with_nothing_but_its_port(kind: str) -> No
         (
             "[broker]\nhost",
             "[other]\nhost",
-            "other: expected one of the settings broker, custody, device, fleet, identity, journal, policy, "
-            "position, tamper, trust, unit, got an unknown one",
+            "other: expected one of the settings broker, custody, device, ferry, fleet, identity, journal, "
+            "policy, position, tamper, trust, unit, got an unknown one",
         ),
         ('id = "van-0042"', "id = 42", "device.id: expected a valid string, got 42"),
         (
