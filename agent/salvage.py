@@ -10,19 +10,18 @@ At boot, in the thread that will own the file, before it is opened:
         recovered = salvage.recover_records()     # into the transaction that makes the tables
     ...                                           # serve; scans are accepted from here on
     for lines in salvage.lines():                 # any thread, a few milliseconds a step
-        keep(connection, lines)                   # a writer's job; may be run twice
+        await journal.keep_salvaged(lines)        # a writer's job; may be run twice
     salvaged = salvage.result()                   # what `postern.journal.damaged` says
 
 Keep a record of the damaged file's name until the last line is kept: with it in `records` at boot, begin
-again from `Salvage(...)`; what is kept twice is kept once. What `keep` stored may be sent once all is kept,
+again from `Salvage(...)`; what is kept twice is kept once. What was kept may be sent once all is kept,
 in the order of its numbers.
 
 Hashes tell when a bit flips within a text. There are none over records, over lines that no checkpoint covers
 yet, and here over lines of older epochs.
 """
 
-import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from agent.carving import Carved, carve, identity
 from agent.ledger import TILE
 from agent.proving import Proofs
 from agent.recovery import Recovered, last_blob, reached, recover_records
-from agent.soundness import TABLES, NewerJournal, check, deep_check, schema, suspect
+from agent.soundness import NewerJournal, check, deep_check, schema, suspect
 from agent.spans import Span, join, without
 from agent.sqlite_file import File
 from agent.sqlite_pages import LARGEST, SMALLEST, BadPage, Leaf, walk
@@ -44,9 +43,7 @@ __all__ = [
     "Salvaged",
     "check",
     "deep_check",
-    "keep",
     "newest_set_aside",
-    "salvage",
     "set_aside",
     "suspect",
 ]
@@ -90,25 +87,6 @@ class Salvaged:
     doubtful_records: tuple[str, ...]
     records_complete: bool
     last_checkpoint: bytes | None
-
-
-def keep(connection: sqlite3.Connection, lines: Iterable[Line]) -> None:
-    """Store a batch of salvaged lines."""
-    connection.executemany("INSERT OR IGNORE INTO salvaged VALUES (?, ?)", lines)
-
-
-def salvage(
-    damaged: Path, fresh: sqlite3.Connection, *, progress: Callable[[float], None] = lambda _: None
-) -> Salvaged:
-    """All at once, for the command line: each batch of lines is a transaction of `fresh`."""
-    fresh.execute(f"CREATE TABLE IF NOT EXISTS salvaged {TABLES['salvaged']}")
-    work = Salvage(damaged, "salvaged by hand")
-    work.recover_records()
-    for lines in work.lines():
-        with fresh:
-            keep(fresh, lines)
-        progress(work.progress)
-    return work.result()
 
 
 class Salvage:

@@ -17,17 +17,8 @@ from typing import Any
 
 from agent.ledger import HASH, TILE, Frontier, leaf_hash, subtree_root
 from agent.note import BadNote, Checkpoint, Note
+from agent.soundness import SCHEMA, TABLES
 from agent.writer import NotAsWritten
-
-SCHEMA = 1
-
-_TABLES = (
-    "CREATE TABLE entry (sequence INTEGER PRIMARY KEY, lane INTEGER NOT NULL, line BLOB NOT NULL)",
-    "CREATE TABLE record (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE tile (number INTEGER PRIMARY KEY, root BLOB NOT NULL, leaves BLOB)",
-    "CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, note BLOB NOT NULL)",
-    "CREATE TABLE salvaged (number INTEGER PRIMARY KEY, line BLOB NOT NULL)",
-)
 
 Row = tuple[int, int, bytes]
 """Sequence, lane and line."""
@@ -78,8 +69,8 @@ def load(connection: sqlite3.Connection, carried: Iterable[Change] = ()) -> Load
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    for statement in _TABLES:
-        connection.execute(statement)
+    for name, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE {name} {columns}")
     connection.execute(f"PRAGMA user_version={SCHEMA}")
     epoch = json.dumps(secrets.token_hex(6)).encode()
     connection.execute("INSERT INTO record VALUES ('epoch', ?)", (epoch,))

@@ -17,7 +17,8 @@ from agent.soundness import SCHEMA, TABLES
 
 EPOCH, OLDER = "0123456789ab", "fedcba987654"
 ORIGIN = f"acme/van-0042/{EPOCH}"
-SIGNER = SignerKey(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(32)))
+SECRET = bytes(32)
+SIGNER = SignerKey(ORIGIN, Ed25519PrivateKey.from_private_bytes(SECRET))
 PUBLIC = SIGNER.verifier.public
 SIGNED_EVERY = 64
 
