@@ -13,6 +13,8 @@ from agent.fleet.keyring import Keyring
 from agent.fleet.signing import Desk
 from tests.fleets import DEVICE, TENANT, request
 
+ORDER = ["--device", DEVICE, "--host", "x", "--operator", "op-1", "--reason", "test"]
+
 
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
@@ -84,6 +86,8 @@ def test_a_role_is_rotated_and_a_key_retired_or_revoked(
         (["enrol", "/nonexistent/request.jws"], "No such file"),
         (["push", "roster", "/dev/null", "--device", "van-1", "--host", "x"], "expected one of the enrolled"),
         (["head", "--all", "--host", "x"], "expected enrolled devices, got none"),
+        (["command", "fly", *ORDER], "expected one of status, checkpoint, locate"),
+        (["command", "open_door", *ORDER, "--arg", "unit=board"], "--arg: door: Field required"),
         (["revoke", "--host", "x"], "expected --subject, --grant or --credentials, got none"),
         (["revoke", "--host", "x", "--credentials", "/nonexistent"], "file: expected a readable file"),
     ],

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.fleet.publish import DONE, Published, command, down, reconcile, send
+from agent.fleet.publish import Published, birth, command, down, reconcile, send
 from agent.mqtt import Connection
 from tests.brokers import BROKERS, AnyBroker, broker_of, connected, running
 
 DEVICE = "van-0042"
+DONE = "postern.command.succeeded"
 FIRST = {"page/aa": b"one", "page/bb": b"two", "bundle/roster": b"list", "head": b"head"}
 
 
@@ -86,7 +87,7 @@ async def test_a_command_waits_for_the_entry_that_tells_its_outcome(broker: AnyB
         for payload in (
             b"noise",
             entry(DONE, "another"),
-            entry("postern.fleet.command_accepted", "c-1"),
+            entry("postern.command.accepted", "c-1"),
             entry("postern.custody.seen", "c-1") + b"\n" + entry(DONE, "c-1"),
         ):
             await connection.publish(f"postern/v1/{DEVICE}/up/entries", payload)
@@ -99,6 +100,23 @@ async def test_a_command_waits_for_the_entry_that_tells_its_outcome(broker: AnyB
         outcome = await command(fleet, DEVICE, b"order", "c-1", within=20)
     assert outcome is not None
     assert outcome["type"] == DONE
+
+
+@pytest.mark.parametrize(
+    ("said", "known"), [(b'{"online":true,"time_nonce":"n"}', True), (b"[]", False), (b"{", False)]
+)
+async def test_what_a_device_last_said_of_itself_is_found(
+    broker: AnyBroker, said: bytes, known: bool
+) -> None:
+    async with connected(broker.port, "fleet") as fleet:
+        await fleet.publish(f"postern/v1/{DEVICE}/up/state", said, retain=True)
+        found = await birth(fleet, DEVICE, within=20)
+    assert found == (json.loads(said) if known else {})
+
+
+async def test_a_device_that_never_said_anything_is_not_waited_for_long(broker: AnyBroker) -> None:
+    async with connected(broker.port, "fleet") as fleet:
+        assert await birth(fleet, DEVICE, within=0.05) == {}
 
 
 async def test_a_command_that_nobody_answers_has_no_outcome(broker: AnyBroker) -> None:

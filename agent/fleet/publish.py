@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from agent.commands import Outcome
 from agent.fleet.collect import BadBatch, unpack
 from agent.mqtt import Connection, ConnectionLost
 
@@ -21,8 +22,7 @@ LIST_S = 60.0
 REFUSED = 0x80
 """Reason codes from here on are refusals."""
 PAGES = "page/"
-DONE = "postern.fleet.command_done"
-OUTCOMES = (DONE, "postern.fleet.command_failed", "postern.fleet.command_refused")
+OUTCOMES = {f"postern.command.{outcome}": outcome for outcome in Outcome}
 """Entries that tell how a command ended."""
 
 
@@ -64,6 +64,23 @@ async def send(connection: Connection, device: str, messages: Mapping[str, bytes
     _hear(connection)
 
 
+async def birth(connection: Connection, device: str, *, within: float) -> Mapping[str, Any]:
+    """What the device last said of itself; nothing if it never did, in this time (seconds).
+
+    Raises ConnectionLost.
+    """
+    topic = f"postern/v1/{device}/up/state"
+    await connection.subscribe(topic)
+    try:
+        async with asyncio.timeout(within):
+            message = await connection.receive()
+            connection.acknowledge(message)
+            state = json.loads(message.payload)
+    except (TimeoutError, ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
 async def command(
     connection: Connection, device: str, raw: bytes, name: str, *, within: float
 ) -> Mapping[str, Any] | None:
@@ -78,6 +95,8 @@ async def command(
             while True:
                 message = await connection.receive()
                 connection.acknowledge(message)
+                if not message.topic.endswith("/entries"):
+                    continue
                 for entry in _entries(message.payload, message.properties.get("content-encoding")):
                     if _outcome_of(entry, name):
                         return entry

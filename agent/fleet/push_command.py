@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from agent.mqtt import Connection
 
 NAME = "postern-push"
+BIRTH_S = 10.0
+"""Longest that the broker may take to bring what a device last said of itself."""
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_DONE = 1, 2, 4
-COMMAND_S = {"A": 3600, "B": 86_400, "C": 120, "D": 600, "E": 3600}
-"""Longest that a command of each class may be good for, in seconds."""
-SIGNATURES = {"D": 2}
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,11 +43,9 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "command", help="have one device do something once, and wait for the outcome"
     )
     command.add_argument("name")
-    command.add_argument("--class", dest="rank", required=True, choices=tuple(COMMAND_S))
     command.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE", help="JSON or text")
     command.add_argument("--operator", required=True, help="who orders it")
     command.add_argument("--reason", required=True)
-    command.add_argument("--nonce", help="of the device's birth message, where it asks for it")
     command.add_argument("--good-for", type=_seconds, help="seconds; the most that the class allows")
     command.add_argument("--wait", type=_seconds, default=30.0, help="seconds for the outcome (30)")
     for action, run in ((push, _push), (head, _head), (revoke, _revoke), (command, _command)):
@@ -231,38 +228,52 @@ def _credentials(path: Path, keyring: "Keyring") -> list[str]:
 
 
 async def _command(given: argparse.Namespace) -> int:
-    from agent.envelope import Envelope, Kind
+    from pydantic import ValidationError
+
+    from agent.commands import COMMANDS, RANKS, Outcome
+    from agent.envelope import Envelope, Kind, told
     from agent.fleet.keyring import Keyring
-    from agent.fleet.publish import DONE, command
+    from agent.fleet.publish import OUTCOMES, birth, command
     from agent.fleet.signing import Desk, Order
+    from agent.mqtt import ConnectionLost
 
     keyring = Keyring(given.keys)
-    longest = COMMAND_S[given.rank]
-    order = Order(
-        rank=given.rank,
-        name=given.name,
-        args=dict(_argument(text) for text in given.arg),
-        operator=given.operator,
-        reason=given.reason,
-        nonce=given.nonce,
-    )
-    with keyring.locked():
-        raw = Desk(keyring, int(time.time())).command(
-            given.device,
-            order,
-            lasts=int(min(given.good_for or longest, longest)),
-            signatures=SIGNATURES.get(given.rank, 1),
-        )
-    jti = Envelope.parse(Kind.COMMAND, raw).claims(Kind.COMMAND).jti
+    if given.name not in COMMANDS:
+        raise ValueError(f"expected one of {', '.join(COMMANDS)}, got {given.name!r}")
+    rank, shape = COMMANDS[given.name]
+    longest = RANKS[rank].longest_s
+    args = dict(_argument(text) for text in given.arg)
+    try:
+        shape.model_validate(args)
+    except ValidationError as error:
+        raise ValueError(f"--arg: {told(error)}") from error
     async with _connected(given) as connection:
+        state = await birth(connection, given.device, within=BIRTH_S)
+        if not state.get("online"):
+            raise ConnectionLost(f"{given.device} is not online: a command is for now, or for nobody")
+        order = Order(
+            rank=rank,
+            name=given.name,
+            args=args,
+            operator=given.operator,
+            reason=given.reason,
+            # For this connection of the device alone, whatever it believes the time to be.
+            nonce=state.get("time_nonce"),
+        )
+        with keyring.locked():
+            raw = Desk(keyring, int(time.time())).command(
+                given.device,
+                order,
+                lasts=int(min(given.good_for or longest, longest)),
+                signatures=RANKS[rank].signatures,
+            )
+        jti = Envelope.parse(Kind.COMMAND, raw).claims(Kind.COMMAND).jti
         outcome = await command(connection, given.device, raw, jti, within=given.wait)
     if outcome is None:
-        print(
-            f"postern fleet: no outcome of {jti} within {given.wait:g} s; it may still come", file=sys.stderr
-        )
+        print(f"postern fleet: no outcome of {jti} in {given.wait:g} s; it may still come", file=sys.stderr)
         return EXIT_FAILED
     _tell(given, {"device": given.device, "command": jti, "type": outcome["type"], "data": outcome["data"]})
-    return 0 if outcome["type"] == DONE else EXIT_NOT_DONE
+    return 0 if OUTCOMES[outcome["type"]] is Outcome.SUCCEEDED else EXIT_NOT_DONE
 
 
 def _argument(text: str) -> tuple[str, Any]:
