@@ -172,7 +172,11 @@ class Bundles:
 
     def _put_in_force(self, document: Document[Bundle], generation: Generation) -> bool:
         body = document.body
-        self._rows.complete(body.kind, generation, ver=document.ver, as_of=body.as_of)
+        self._rows.complete(body.kind, generation, as_of=body.as_of)
+        return True
+
+    def _settle(self, document: Document[Bundle], generation: Generation) -> bool:
+        self._rows.settle(generation, document.ver)
         return True
 
     def _drop(self, kind: str) -> bool:
@@ -189,9 +193,11 @@ class Bundles:
         rows = await self._do(kind, None, partial(self._count, generation))
         if rows is None:
             return
-        # Told first: at a restart in between it is completed, and told, once more.
+        if not await self._do(kind, None, partial(self._put_in_force, document, generation)):
+            return
         await self._tell_completed(document, rows, filling.changed)
-        if await self._do(kind, None, partial(self._put_in_force, document, generation)):
+        # Settled last: at a restart in between it is told once more.
+        if await self._do(kind, None, partial(self._settle, document, generation)):
             self._filling.pop(kind, None)
 
     async def _empty(self, document: Document[Bundle]) -> None:

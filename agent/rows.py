@@ -141,7 +141,7 @@ class Generation:
     buckets: int
     epoch: bytes
     ver: int | None
-    """Version of the bundle that it last was whole at; None while it never was."""
+    """Version of the bundle that it was last told of as; None while it never was whole."""
     as_of: int | None
     """Seconds since 1970 UTC of the knowledge in it."""
 
@@ -328,15 +328,21 @@ class Rows:
                 execute("DELETE FROM page WHERE generation = ? AND bucket = ?", (generation.number, bucket))
         return len(gone)
 
-    def complete(self, bundle: str, generation: Generation, *, ver: int, as_of: int) -> None:
+    def complete(self, bundle: str, generation: Generation, *, as_of: int) -> None:
         """The generation is whole: from now on it is what is in force, and the one before is deleted."""
         with self._change() as execute:
             others = "UPDATE generation SET bundle = '', current = 0 WHERE bundle = ? AND number != ?"
             execute(others, (bundle, generation.number))
-            whole = "UPDATE generation SET current = 1, ver = ?, as_of = ? WHERE number = ?"
-            execute(whole, (ver, as_of, generation.number))
+            whole = "UPDATE generation SET current = 1, as_of = ? WHERE number = ?"
+            execute(whole, (as_of, generation.number))
         self._look()
         self._purge()
+
+    def settle(self, generation: Generation, ver: int) -> None:
+        """Note that it has been told of, as this version."""
+        with self._change() as execute:
+            execute("UPDATE generation SET ver = ? WHERE number = ?", (ver, generation.number))
+        self._look()
 
     def drop(self, bundle: str) -> None:
         """Delete everything of a bundle, and its epoch keys."""

@@ -55,7 +55,7 @@ def filled(rows: Rows, count: int, generation: Generation, epoch: bytes = EPOCH)
 def whole(rows: Rows, count: int = 50) -> Generation:
     generation = started(rows)
     filled(rows, count, generation)
-    rows.complete(ROSTER, generation, ver=1, as_of=1000)
+    rows.complete(ROSTER, generation, as_of=1000)
     return generation
 
 
@@ -72,7 +72,7 @@ def test_a_bundle_is_in_force_when_it_is_whole_and_not_before(rows: Rows) -> Non
     filled(rows, 50, generation)
     assert opened(rows, 7) is None
     assert rows.as_of(ROSTER) is None
-    rows.complete(ROSTER, generation, ver=3, as_of=1000)
+    rows.complete(ROSTER, generation, as_of=1000)
     assert [opened(rows, number) for number in range(50)] == [f"{SUBJECT}-{number}" for number in range(50)]
     assert opened(rows, 50) is None
     assert rows.as_of(ROSTER) == 1000
@@ -105,7 +105,7 @@ def test_a_new_epoch_is_filled_beside_the_one_in_force(rows: Rows) -> None:
     assert opened(rows, 7) == f"{SUBJECT}-7"
     filled(rows, 20, fresh, bytes(32))
     assert opened(rows, 40) == f"{SUBJECT}-40"
-    rows.complete(ROSTER, fresh, ver=2, as_of=2000)
+    rows.complete(ROSTER, fresh, as_of=2000)
     assert (opened(rows, 7), opened(rows, 40)) == (f"{SUBJECT}-7", None)
     assert len(rows) == 20, "the rows of the epoch before are gone"
 
@@ -115,7 +115,7 @@ def test_so_is_another_number_of_buckets(rows: Rows) -> None:
     assert rows.generation(ROSTER, 64, page("key").sha256) is None
     wider = started(rows, buckets=64)
     filled(rows, 50, wider)
-    rows.complete(ROSTER, wider, ver=2, as_of=2000)
+    rows.complete(ROSTER, wider, as_of=2000)
     assert all(opened(rows, number) for number in range(50))
     assert len(rows) == 50
 
