@@ -23,6 +23,8 @@ class RelayBus(LockBus):
         self.contacts = contacts
         self.version = 200
         """In hundredths. Below 200 it is V1."""
+        self.off_by = 0
+        """So many relays further on is the one that it takes a single one for, and says so."""
         self.lacks: set[int] = set()
         """Functions that are answered with an exception."""
         self.welded: set[tuple[int, int]] = set()
@@ -64,6 +66,8 @@ class RelayBus(LockBus):
                 case 0x03:
                     said = self._register(board, at)
                 case 0x05:
+                    at += self.off_by
+                    frame = frame[:2] + at.to_bytes(2, "big") + frame[4:]
                     said = self._write_coil(board, at, value, frame)
                 case 0x06 if at == 0x4000:
                     self._readdress(board, value)

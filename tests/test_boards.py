@@ -132,6 +132,22 @@ async def test_without_any_evidence_the_pulse_is_in_doubt_and_never_repeated(
 
 @every
 @pytest.mark.usefixtures("hasty")
+async def test_an_answer_that_names_another_board_is_no_evidence(kind: Kind, tmp_path: Path) -> None:
+    bus = make(kind, tmp_path)
+    bus.door(2, 2).force()  # so that no hook can drop
+    async with at_work(bus, kind.name, **options(answer_ms=200)) as made:
+        vars(made.driver)["UNLOCK_WITHIN"] = 0.2
+        bus.boards[2].answers_as = 1
+        opening = made.open(6)
+        await bus.asked_for(kind.unlock(2, 2))
+        bus.boards[2].answers_as = None
+        with pytest.raises(Unconfirmed):
+            await opening
+        assert bus.count(kind.unlock(2, 2)) == 1
+
+
+@every
+@pytest.mark.usefixtures("hasty")
 async def test_on_a_line_that_echoes_no_echo_passes_for_an_answer(kind: Kind, tmp_path: Path) -> None:
     bus = make(kind, tmp_path, Faults(echo=True))
     async with at_work(bus, kind.name, **options(answer_ms=300)) as made:

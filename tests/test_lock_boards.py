@@ -218,6 +218,18 @@ async def test_a_wkly_board_of_fifty_locks_is_one_long_frame(
         assert await made.next() == hook(50, "open")
 
 
+async def test_a_failure_that_a_wkly_board_tells_leaves_the_pulse_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoardsDriver, "WATCH_S", 0.1)
+    bus = WklyBus(tmp_path / "bus", {0: 3})
+    bus.door(0, 2).jam()
+    async with at_work(bus, "wkly", boards=({"address": 0, "locks": 3},)) as made:
+        with pytest.raises(Unconfirmed):
+            await made.open(2)
+        assert bus.door(0, 2).pulses == 1
+
+
 async def test_a_switch_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     bus = WklyBus(tmp_path / "bus", {0: 3})
     bus.unreadable = {(0, 2)}

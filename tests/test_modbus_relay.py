@@ -114,7 +114,11 @@ async def test_a_board_that_has_no_such_inputs_is_not_the_one_that_was_configure
             await made.driver.identify()
 
 
-async def test_nothing_is_written_to_a_board_that_is_only_asked_who_it_is(bus: RelayBus) -> None:
+async def test_nothing_is_written_to_a_board_that_is_only_asked_who_it_is(
+    bus: RelayBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where a relay has been closed for longer than any pulse: it may be somebody else's lamp."""
+    monkeypatch.setattr("drivers.modbus_relay.SLACK_S", -10.0)
     bus.door(1, 1).energise()
     async with bus_bench(bus, "modbus_relay", **wired()) as made:
         await made.driver.identify()
@@ -172,6 +176,17 @@ async def test_a_command_that_never_arrived_leaves_the_pulse_in_doubt(
             await opening
         assert bus.count(FLASH) == 1
         assert bus.door(1, 1).pulses == 0
+
+
+async def test_a_copy_that_names_another_relay_is_no_evidence(
+    bus: RelayBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoardsDriver, "WATCH_S", 0.3)
+    bus.off_by = 1
+    async with at_work(bus, "modbus_relay", found=FIRSTS, **wired(answer_ms=200)) as made:
+        with pytest.raises(Unconfirmed):
+            await made.open(1)
+        assert bus.count(FLASH) == 1
 
 
 async def test_an_echo_does_not_pass_for_the_copy_that_answers_a_write(
