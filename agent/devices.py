@@ -18,7 +18,9 @@ from drivers.port import Address, PortGone, open_port
 from drivers.readings import Reading
 
 PROBE_S = 3.0
-"""Longest that one kind is given to answer."""
+"""Longest that one kind is given to answer on a port that the config does not name."""
+UNIT_S = 10.0
+"""Longest that a unit of the config is given: a bus of many lock boards takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ async def _ask(kind: str, address: Address, baud: int, unit: UnitSpec | None) ->
     port = await open_port(address, baud=baud)
     with contextlib.closing(port):
         options = unit.options if unit else driver.OptionsType()
-        async with asyncio.timeout(PROBE_S):
+        async with asyncio.timeout(UNIT_S if unit else PROBE_S):
             return await driver(port, _ignore, options).identify()
 
 

@@ -65,7 +65,7 @@ class BoardsDriver(Driver, Generic[F, B]):
     """A board that has not answered for so long is silent; while it pulses it may well miss questions."""
     SILENT_EVERY_S: ClassVar[float] = 2.0
     """How often a silent board is asked: each time, the others wait for it."""
-    TWIN_S: ClassVar[float] = 0.1
+    TWIN_S: ClassVar[float] = 0.05
     """Two boards of one address answer almost at once, or into each other."""
 
     def __init__(self, link: Link, emit: Emit, options: Any, codec: Codec[F]) -> None:
