@@ -24,9 +24,10 @@ from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
 from agent.desk import CourierDesk
+from agent.exchange import Exchange
 from agent.ferry import Ferry
 from agent.health import Notifier, feed_watchdog
-from agent.intake import Intake
+from agent.intake import Intake, Role
 from agent.inventory import Inventory
 from agent.journal import SALVAGE, Journal
 from agent.keystore import FOLDER, Keystore
@@ -49,6 +50,7 @@ from drivers.readings import (
     ActionDone,
     Fix,
     InputChanged,
+    PeerSaid,
     Reading,
     Signal,
     Tone,
@@ -136,13 +138,19 @@ class App:
             clock=self.clock,
             house=self,
         )
+        label = Label(file.device.tenant, file.device.id)
         self.ferry = Ferry(
             config.state,
-            Label(file.device.tenant, file.device.id),
+            label,
             file.ferry.carry_mib,
             post=lambda: None if self.keystore.wiped else self.liaison.post,
             report=self.report,
         )
+        self.exchanges = {
+            name: Exchange(config.state, label, self.ferry, unit.order)
+            for name, unit in self.units.items()
+            if unit.spec.role is Role.FERRY
+        }
         self._stop = asyncio.Event()
         self._trouble: str | None = None
         self._disputed: Trust | None = None
@@ -239,6 +247,10 @@ class App:
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
             ]
             tasks.append(start(self._supervised("ferry", self.ferry.run), name="ferry"))
+            tasks += [
+                start(self._supervised(f"ferry {name}", exchange.run), name=f"ferry {name}")
+                for name, exchange in self.exchanges.items()
+            ]
             if (watch := self.vault.watch()) is not None:
                 tasks.append(start(self._supervised("tamper", watch), name="tamper"))
             if self.rescue is not None:
@@ -335,6 +347,9 @@ class App:
         now = self.clock.now()
         if isinstance(reading, Fix):
             self._moved(unit, reading, now)
+            return
+        if isinstance(reading, PeerSaid):
+            await self.exchanges[unit.name].heard(reading)
             return
         if isinstance(reading, InputChanged):
             self.vault.saw(unit.name, reading)

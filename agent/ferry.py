@@ -84,6 +84,7 @@ class Ferry:
         if path is not None and digest_of(path) == digest:
             path.unlink()
             data = {"device": device, "sha256": digest}
+            log.info("handed over", **data)
             self._report(Draft("ferry.handed_over", self._label.device, data, Lane.STATE))
 
     def on_board(self) -> dict[str, int]:

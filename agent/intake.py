@@ -45,6 +45,7 @@ class Role(StrEnum):
     POSITION = "position"
     FINGER = "finger"
     DOORS = "doors"
+    FERRY = "ferry"
 
 
 WHO = (Role.BADGE, Role.TOKEN, Role.KEYPAD, Role.FINGER)
@@ -67,6 +68,7 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
     "wkly": (Role.DOORS,),
     "winnsen": (Role.DOORS,),
     "modbus_relay": (Role.DOORS,),
+    "ferry": (Role.FERRY,),
 }
 """Roles each kind of device can have; the first is the one it has when the config is silent."""
 

@@ -39,6 +39,7 @@ from drivers.readings import (
     Signal,
     SolenoidChanged,
     TagLeft,
+    TellPeer,
 )
 
 HEALTHY_S = 10.0
@@ -242,7 +243,7 @@ class Unit:
             else:
                 self._doing = None
                 # A tone that sounded is no news, and there is one for every scan.
-                if not isinstance(action, Signal):
+                if not isinstance(action, Signal | TellPeer):
                     await self._emit(ActionDone(action=action, ok=True))
 
     async def _do(self, driver: Driver, action: Action) -> None:

@@ -23,6 +23,7 @@ KINDS = {
     "wkly": "WklyDriver",
     "winnsen": "WinnsenDriver",
     "modbus_relay": "ModbusRelayDriver",
+    "ferry": "FerryDriver",
 }
 """Kind, which is also the module's name, to the driver class in it."""
 

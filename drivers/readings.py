@@ -207,6 +207,14 @@ class BoardChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSaid:
+    """A frame from another agent at the other end of a line."""
+
+    kind: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReady:
     """The unit is open and answers. Sent once after every (re)open."""
 
@@ -260,6 +268,7 @@ Reading = (
     | SolenoidChanged
     | InputChanged
     | BoardChanged
+    | PeerSaid
     | DeviceReady
     | DeviceLost
     | NoiseCounted
@@ -368,6 +377,14 @@ class OpenDoor:
     """How long the solenoid is fed, for boards that can be told; None for what the unit is set to."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellPeer:
+    """Send a frame to the agent at the other end. Whether it arrived shows in what that one says."""
+
+    kind: int
+    body: bytes = field(repr=False)
+
+
 Action = (
     Signal
     | EnableScanning
@@ -379,4 +396,5 @@ Action = (
     | MakeCredential
     | SetPower
     | OpenDoor
+    | TellPeer
 )
