@@ -30,7 +30,7 @@ from agent.admission import Audience
 from agent.envelope import Kind, Refused, issue, told
 from agent.fingerprint import groups, of_device, of_root
 from agent.jws import Signer, encoded
-from agent.keystore import NAMES, Keystore
+from agent.keystore import NAMES, Keystore, check_not_sealed
 from agent.tls_files import CA, CERTIFICATE, TLS, tls_key
 from agent.trust import Trusted
 
@@ -131,6 +131,7 @@ def _tls_key(state: Path) -> ec.EllipticCurvePrivateKey:
     path = tls_key(state)
     try:
         if not path.exists():
+            check_not_sealed(TLS)
             fresh = ec.generate_private_key(ec.SECP256R1())
             keyfile.write(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         key = serialization.load_pem_private_key(path.read_bytes(), None)

@@ -82,6 +82,8 @@ class Keystore:
         found = self.find(name)
         if found is None and name in OPENING and self.wiped:
             raise BadKeyFile(f"{self._folder / name}: wiped; `postern enrol --renew` makes a new one")
+        if found is None:
+            check_not_sealed(name, self._sealed)
         return found or self._make(name)
 
     def find(self, name: str) -> Secret | None:
@@ -169,6 +171,14 @@ class Keystore:
         if len(content) != SIZE:
             raise BadKeyFile(f"{path}: expected a key of {SIZE} bytes, got {len(content)}")
         return Secret(content)
+
+
+def check_not_sealed(name: str, sealed: Path = SEALED) -> None:
+    """Raises BadKeyFile where the key exists and was only not handed over: another would be in its way."""
+    blob = sealed / f"{PREFIX}{name}"
+    with contextlib.suppress(PermissionError):
+        if blob.exists():
+            raise BadKeyFile(f"{blob}: expected systemd to hand it over, as `systemd-run -p` does")
 
 
 def needs_tpm(blob: Path) -> bool:

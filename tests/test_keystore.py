@@ -98,6 +98,17 @@ def test_a_tpm_is_claimed_of_nothing_that_systemd_did_not_hand_over(tmp_path: Pa
     assert store.level("pepper") is None
 
 
+def test_no_second_key_is_made_beside_one_that_is_sealed_and_was_not_handed_over(
+    tmp_path: Path, store: Keystore, handed: Path
+) -> None:
+    seal(tmp_path, HOST)
+    with pytest.raises(BadKeyFile, match="expected systemd to hand it over"):
+        store.load("pepper")
+    assert not (tmp_path / "keys").exists()
+    (handed / "postern.pepper").write_bytes(KEY)
+    assert store.load("pepper") == Secret(KEY)
+
+
 def test_what_systemd_itself_seals_with_the_hosts_key_is_no_tpm(tmp_path: Path) -> None:
     """The header is read from a blob made by the machine's own tool."""
     tool = shutil.which("systemd-creds")
