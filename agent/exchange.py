@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from agent import keyfile
 from agent.cargo import CARGO_LIMIT, DEVICE, Label
-from agent.ferry import FOLDER, IN, SUFFIX, Ferry, digest_of
+from agent.ferry import FOLDER, Ferry, digest_of
 from drivers.readings import PeerSaid, TellPeer
 
 HELLO, OFFER, TAKE, DATA, DONE = 1, 2, 3, 4, 5
@@ -34,11 +33,13 @@ class Exchange:
     """One line. Says what is to be said next; does not know the line itself."""
 
     def __init__(self, state: Path, label: Label, ferry: Ferry, say: Callable[[TellPeer], object]) -> None:
-        self._in, self._partial = state / FOLDER / IN, state / FOLDER / PARTIAL
+        self._partial = state / FOLDER / PARTIAL
         self._label, self._ferry, self._say = label, ferry, say
         self._peer = ""
         """Whom the other end says that it is."""
         self._taken: set[bytes] = set()
+        self._unfit: set[bytes] = set()
+        """Cargoes that came whole and were refused: not to be asked for again."""
         self._wanted: tuple[bytes, int] | None = None
         """Hash and size of the cargo that is being taken."""
         self._offered: dict[tuple[Path, int, int], bytes] = {}
@@ -111,6 +112,8 @@ class Exchange:
     def _offer_heard(self, digest: bytes, size: int) -> None:
         if digest in self._taken:
             self._tell(DONE, digest)
+        elif digest in self._unfit:
+            return
         elif 0 < size <= CARGO_LIMIT and self._wanted != (digest, size):
             self._drop_all_but(digest)
             self._wanted = (digest, size)
@@ -138,10 +141,10 @@ class Exchange:
             # Begun anew with the next offer.
             path.unlink()
             return
-        self._in.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.replace(self._in / f"{digest.hex()[:16]}{SUFFIX}")
-        keyfile.sync_folder(self._in)
-        await self._ferry.look()
+        if await self._ferry.take(path) == "refused":
+            # The carrier keeps it: who can use it may yet be found.
+            self._unfit.add(digest)
+            return
         self._taken.add(digest)
         self._tell(DONE, digest)
 

@@ -73,6 +73,11 @@ class Ferry:
                 outcomes[await self._take(path)] += 1
         return dict(outcomes)
 
+    async def take(self, path: Path) -> str:
+        """Take one file, wherever it lies: `unloaded`, `loaded` or `refused`. It is gone afterwards."""
+        async with self._lock:
+            return await self._take(path)
+
     def held_for(self, device: str) -> Path | None:
         """The cargo that is on board for a device."""
         path = self._hold / f"{device}{SUFFIX}"

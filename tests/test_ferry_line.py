@@ -96,3 +96,23 @@ async def test_a_bad_line_costs_time_and_nothing_else(tmp_path: Path, van: Carri
         await asyncio.to_thread(handed_over, van, locker)
     assert rows_of(locker) == ROWS
     assert len(seen(locker, "ferry.unloaded")) == 1
+
+
+@pytest.mark.timeout(120)
+async def test_a_locker_that_cannot_use_it_leaves_it_with_the_van(
+    tmp_path: Path, van: Carried, locker: Carried
+) -> None:
+    """Nobody enrolled it: there is no root that could vouch for anything."""
+    (locker.state / "root.jws").unlink()
+
+    def refused() -> None:
+        with van.agent(), locker.agent() as taker:
+            assert taker.stderr is not None
+            for said in taker.stderr:
+                if json.loads(said).get("outcome") == "refused":
+                    break
+            assert set(status(van)["on_board"]) == {LOCKER}
+
+    with Cable(tmp_path / "near", tmp_path / "far"):
+        await asyncio.to_thread(refused)
+    assert seen(locker, "ferry.refused")[0]["reason"] == "no root was put here that could vouch for it"
