@@ -1,9 +1,10 @@
 """Whatever is done to a journal is found, named and located: the threats of an insider with root."""
 
+import json
 import shutil
 import sqlite3
 from base64 import b64encode
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,41 @@ def test_a_history_signed_anew_with_the_devices_key_is_caught_by_a_receipt(made:
     anew = signed_anew(made, lines)
     assert audit(anew).verdict is Verdict.PASS, "nothing in the file gives it away"
     assert found(audit(anew, receipts=[made.receipt(512)], fleet=made.fleet)) == (Code.REWRITTEN, 1, 512)
+
+
+def resequenced(lines: Sequence[bytes]) -> list[bytes]:
+    """Each line under the number of the place where it is now."""
+    entries = (json.loads(each) for each in lines)
+    return [
+        line(n, subject=each["subject"], time=each["time"], data=each["data"])
+        for n, each in enumerate(entries, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "last"),
+    [
+        (lambda lines: [*lines[:299], *lines[300:]], 599),
+        (lambda lines: [*lines[:299], line(300, subject="s10:RB999999999GB"), *lines[299:]], 601),
+        (lambda lines: [*lines[:299], lines[300], lines[299], *lines[301:]], 600),
+        (lambda lines: [*lines[:299], *reversed(lines[299:400]), *lines[400:]], 600),
+    ],
+    ids=["deleted", "inserted", "swapped", "reordered"],
+)
+def test_whatever_was_done_before_all_was_signed_anew_is_located_by_receipts(
+    made: Made, changed: Callable[[list[bytes]], list[bytes]], last: int
+) -> None:
+    anew = signed_anew(made, resequenced(changed(list(made.lines))))
+    assert audit(anew).verdict is Verdict.PASS, "nothing in the file gives it away"
+    receipts = [made.receipt(256), made.receipt(320), made.receipt(min(last, 600))]
+    assert found(audit(anew, receipts=receipts, fleet=made.fleet)) == (Code.REWRITTEN, 257, 320)
+
+
+@pytest.mark.parametrize("cosigned", [600, 592, 591])
+def test_ten_entries_cut_that_the_fleet_has_cosigned_are_missed(made: Made, cosigned: int) -> None:
+    cut = signed_anew(made, made.lines[:590])
+    report = audit(cut, receipts=[made.receipt(512), made.receipt(cosigned)], fleet=made.fleet)
+    assert found(report) == (Code.ROLLBACK, 591, cosigned)
 
 
 def test_receipts_locate_where_a_history_was_signed_anew(made: Made) -> None:

@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from agent.fleet.claim_book import Account
 from agent.fleet.clerk import Clerk
 from agent.fleet.collect import Collector
 from agent.fleet.device_log import Entry
 from agent.fleet.findings import Finding, Kind
+from agent.fleet.store import Store
+from agent.journal import Journal
+from agent.ledger import TILE
 from agent.note import VerifierKey
+from agent.retention import losses
+from agent.workflow import Draft, Lane
 from tests.brokers import BROKERS, AnyBroker, News, broker_of, connected, running, server
 from tests.test_collect import DEVICE, collecting, line
-from tests.test_receipts import FLEET, van_at
+from tests.test_receipts import AT, FLEET, SECRET, van_at
 
 
 @pytest.fixture(params=BROKERS)
@@ -108,6 +114,35 @@ async def test_a_collector_that_dies_between_commit_and_acknowledgement_loses_an
             await van.news.until(lambda: van.size == 250)
             assert not again.findings
         assert len(stored(tmp_path)) == 250
+
+
+async def test_a_backlog_that_was_thinned_is_cosigned_over_its_holes(
+    broker: AnyBroker, tmp_path: Path
+) -> None:
+    """Two tiles of positions went unsent; their hashes came with the declaration."""
+    journal = Journal(tmp_path / "journal.db", source="/postern/test/van-0042", key=SECRET)
+    await journal.open()
+    position = Draft("position.tracked", DEVICE, {}, Lane.TELEMETRY)
+    for _ in range(10):
+        await journal.append([position] * 70 + [Draft("custody.seen", "parcel")], AT, {"position": None})
+    for number in (0, 1):
+        doomed = await journal.sequences(number, Lane.TELEMETRY)
+        leaves = await journal.leaves(number)
+        lost = {each: leaves[(each - 1) % TILE] for each in doomed}
+        drafts = losses(Lane.TELEMETRY, lost, DEVICE)
+        await journal.declare_lost(number, doomed, drafts, AT, {"position": None})
+    size = journal.last
+    await journal.close()
+    async with fleet_at(broker.port, tmp_path) as fleet, van_at(broker.port, tmp_path) as van:
+        await van.news.until(lambda: van.size == size == 712)
+        assert not fleet.findings
+    with contextlib.closing(Store(tmp_path / "fleet.db")) as books:
+        (ledger,) = books.ledgers(DEVICE)
+        assert books.claims.accounts(ledger.id, size) == [
+            Account(lane="custody", delivered=10),
+            Account(lane="state", delivered=2),
+            Account(lane="telemetry", delivered=195, declared=505),
+        ]
 
 
 async def test_two_collectors_of_one_share_keep_one_file(broker: AnyBroker, tmp_path: Path) -> None:
