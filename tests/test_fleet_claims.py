@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.fleet.audit import Work
@@ -21,6 +21,7 @@ from agent.fleet.store import Ledger
 from agent.ledger import leaf_hash
 from agent.workflow import Lane
 from tests.desk import NOW, Desk, Journal, batch
+from tests.site import LONG
 from tests.test_collect import DEVICE, line
 
 
@@ -155,6 +156,8 @@ def test_a_line_that_comes_after_it_was_declared_lost_is_delivered(desk: Desk) -
     assert accounts(desk)["telemetry"] == Account(lane="telemetry", delivered=19, declared=1)
 
 
+@pytest.mark.timeout(180)
+@settings(max_examples=300 if LONG else 40)
 @given(st.randoms(use_true_random=False), st.integers(2, 60))
 def test_in_any_order_what_is_produced_is_delivered_or_declared(chance: random.Random, size: int) -> None:
     journal = Journal()
@@ -223,8 +226,22 @@ def test_nobody_can_declare_lost_what_was_only_withheld(desk: Desk) -> None:
     assert ledger(desk).accounted == 9
     assert desk.receipt is None
     assert Kind.CONTRADICTION in desk.kinds
+    desk.take(now=NOW + 1000)
+    assert desk.told[-1] == (Kind.GAP, "of the 128 entries signed, 1 missing: 10")
     desk.take(journal.sent(10))
     assert desk.cosigned(journal) == 128
+    assert not list(desk.store.findings.all())
+
+
+def test_a_forged_declaration_alone_fills_no_gap(desk: Desk) -> None:
+    journal = Journal().grow(64)
+    forged = journal.copy(64).lose(10).lines[64]
+    desk.take(journal.born(), journal.sent(*range(1, 10), *range(11, 65)), journal.noted())
+    desk.take(now=NOW + 1000)
+    desk.take(batch(forged), now=NOW + 2000)
+    desk.take(now=NOW + 3000)
+    (gap,) = desk.store.findings.all()
+    assert gap.finding.text == "of the 64 entries signed, 1 missing: 10"
 
 
 def test_a_receipt_waits_until_the_declaration_itself_is_signed_for(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.fleet.audit import GRACE_S, Auditor, Birth, Noted, Work
@@ -18,6 +18,7 @@ from agent.fleet.store import Store, StoreFailed, Trust
 from agent.ledger import Frontier, leaf_hash
 from agent.note import BadNote, Checkpoint, SignerKey, sign
 from tests.desk import FLEET, NOW, Desk, Journal, batch
+from tests.site import LONG
 from tests.test_collect import DEVICE, line
 
 
@@ -50,6 +51,8 @@ def test_an_entry_is_new_once_even_for_another_process(desk: Desk, tmp_path: Pat
     other.store.close()
 
 
+@pytest.mark.timeout(180)
+@settings(max_examples=300 if LONG else 40)
 @given(st.randoms(use_true_random=False), st.integers(1, 40))
 def test_order_and_duplicates_do_not_matter(chance: random.Random, size: int) -> None:
     journal = Journal().grow(size)

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.fleet.claims import declaration
 from agent.fleet.device_log import EPOCH, LARGEST, BadEntry, Duplicate, Entry, New
-from agent.fleet.findings import Finding, Kind, Verdict, ranges_in_words
+from agent.fleet.findings import Finding, Kind, Range, Verdict, ranges_in_words
 from agent.fleet.ledger_key import opened, parts
 from agent.fleet.settling import Settling
 from agent.fleet.store import Kept, Ledger, Pinned, Store, Trust, lane_of
@@ -212,7 +212,9 @@ class Auditor:
         if self._settling.settle(ledger, self._now):
             self._answer(ledger)
         now = self.store.ledger(device, epoch, self._now)
-        self.store.findings.settle_gaps(device, epoch, now.whole, self._now)
+        for about in self.store.findings.open_about(device, epoch, Kind.GAP):
+            if self.store.claims.is_spoken_for(now.id, int(about)):
+                self.store.findings.settle(device, epoch, Kind.GAP, about, self._now)
         if now.agreed.size > ledger.agreed.size and not self.store.rivals(now.id, now.agreed.size, LARGEST):
             self.store.findings.settle(device, epoch, Kind.CONTRADICTION, "", self._now)
 
@@ -229,11 +231,13 @@ class Auditor:
             self._gap(ledger)
 
     def _look_for_gaps(self) -> None:
+        """A hash that somebody claimed fills none: by now the device has signed for what it declared."""
         for ledger in self.store.overdue(self._now - self._grace):
-            self._gap(ledger)
+            unspoken = self.store.claims.unspoken(ledger.id, ledger.accounted, ledger.signed)
+            self._gap(ledger, [(each, each) for each in unspoken])
 
-    def _gap(self, ledger: Ledger) -> None:
-        missing = self.store.missing(ledger, ledger.signed)
+    def _gap(self, ledger: Ledger, claimed: Sequence[Range] = ()) -> None:
+        missing = sorted([*claimed, *self.store.missing(ledger, ledger.signed)])
         if missing:
             text = f"of the {ledger.signed} entries signed, {ranges_in_words(missing)}"
             self._found(Kind.GAP, ledger.device, ledger.epoch, str(missing[0][0]), text)

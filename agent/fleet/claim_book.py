@@ -101,6 +101,17 @@ class ClaimBook:
         (found,) = self._connection.execute(_UNACCOUNTED, (ledger, after, upto)).fetchone()
         return None if found is None else int(found)
 
+    def unspoken(self, ledger: int, after: int, upto: int) -> list[int]:
+        """All such sequences of which a hash is known: somebody claimed it, and the device has not signed."""
+        return [row[0] for row in self._connection.execute(_UNSPOKEN, (ledger, after, upto))]
+
+    def is_spoken_for(self, ledger: int, sequence: int) -> bool:
+        """Whether the line of this sequence is here, or the device has said that it will not come."""
+        known = self._connection.execute(
+            "SELECT 1 FROM leaf WHERE ledger = ? AND sequence = ?", (ledger, sequence)
+        ).fetchone()
+        return known is not None and not self.unspoken(ledger, sequence - 1, sequence)
+
     def accounts(self, ledger: int, upto: int) -> list[Account]:
         """By lane, of the sequences up to there; counted anew, entry by entry."""
         counted: dict[str, dict[str, int]] = {}
@@ -129,6 +140,7 @@ SELECT min(sequence) FROM leaf WHERE ledger = ? AND sequence > ? AND sequence <=
 AND NOT EXISTS (SELECT 1 FROM absent WHERE absent.ledger = leaf.ledger AND absent.sequence = leaf.sequence
                 AND absent.hash = leaf.hash)
 """
+_UNSPOKEN = _UNACCOUNTED.replace("min(sequence)", "sequence") + "ORDER BY sequence"
 _ACCOUNTS = """
 SELECT ifnull(lane, (SELECT absent.lane FROM absent WHERE absent.ledger = leaf.ledger
                      AND absent.sequence = leaf.sequence AND absent.hash = leaf.hash LIMIT 1)) AS which,

@@ -42,13 +42,13 @@ class FindingBook:
         row = (*_columns(finding), now, now if settled else None)
         return bool(self._connection.execute(_NOTED if settled else _OPENED, row).rowcount)
 
-    def settle_gaps(self, device: str, epoch: str, whole: int, now: float) -> None:
-        """Those that begin at or below `whole` are filled; `about` names where they begin."""
-        self._connection.execute(
-            "UPDATE finding SET settled = ? WHERE device = ? AND epoch = ? AND kind = ? AND settled IS NULL"
-            " AND CAST(about AS INTEGER) <= ?",
-            (now, device, epoch, Kind.GAP, whole),
+    def open_about(self, device: str, epoch: str, kind: Kind) -> list[str]:
+        """What the open ones of a kind are about."""
+        found = self._connection.execute(
+            "SELECT about FROM finding WHERE device = ? AND epoch = ? AND kind = ? AND settled IS NULL",
+            (device, epoch, kind),
         )
+        return [about for (about,) in found.fetchall()]
 
     def settle(self, device: str, epoch: str, kind: Kind, about: str, now: float) -> None:
         """The one of a kind that is about this."""

@@ -208,8 +208,8 @@ class Store:
         return [_ledger(row) for row in found]
 
     def overdue(self, before: float) -> list[Ledger]:
-        """Ledgers that miss entries below a signed size, and have not stirred since."""
-        found = self._connection.execute(f"{_LEDGERS} WHERE signed > whole AND stirred < ?", (before,))
+        """Ledgers that may miss entries below a signed size, and have not stirred since."""
+        found = self._connection.execute(f"{_LEDGERS} WHERE signed > accounted AND stirred < ?", (before,))
         return [_ledger(row) for row in found]
 
     def stir(self, ledger: int, now: float) -> None:
