@@ -7,7 +7,7 @@ kept and tried again, one of each name. What is refused is an entry, but a flood
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -190,8 +190,7 @@ class Postbox:
 
     async def _sort(self, name: str, raw: bytes) -> None:
         if name.startswith(PAGE):
-            await self._pages.page(raw)
-            self._know()
+            await self._fill(self._pages.page(raw))
         elif name in DOCUMENTS:
             await self._document(name, raw)
         elif name == Kind.TIME:
@@ -242,7 +241,15 @@ class Postbox:
                 await self._pages.forgotten(name.partition("/")[2])
         for document in accepted.effective:
             if isinstance(document.body, Bundle):
-                await self._pages.accepted(document)
+                await self._fill(self._pages.accepted(document))
+        self._know()
+
+    async def _fill(self, work: Awaitable[object]) -> None:
+        """Have bundles filled; what people may do can be another thing once one is whole."""
+        before = self._pages.versions()
+        await work
+        if self._pages.versions() != before:
+            self._house.heed()
         self._know()
 
     def _know(self) -> None:
