@@ -404,6 +404,8 @@ class App:
                 floor_ns = self.clock.next_floor_ns
                 if floor_ns >= self.journal.records.get(FLOOR, 0) + FLOOR_STEP_NS:
                     self.journal.ride({FLOOR: floor_ns})
+            if self.liaison.asks_again():
+                self.announce()
             await asyncio.sleep(NTP_EVERY_S)
 
     async def _sign(self) -> None:

@@ -110,6 +110,10 @@ class Liaison:
         """What a birth message asks of the fleet."""
         return {} if self.post is None else {"time_nonce": self.post.ask()}
 
+    def asks_again(self) -> bool:
+        """Whether the fleet should be asked anew what time it is."""
+        return self.post is not None and self.post.asks_again()
+
     def birth(self) -> dict[str, Any]:
         """What a birth message says about the fleet's documents."""
         return {"trust": None if self.post is None else self.post.held()}

@@ -8,6 +8,7 @@ kept and tried again, one of each name. What is refused is an entry, but a flood
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -126,13 +127,21 @@ class Postbox:
         self.refused.clear()
         self._told.clear()
         self._early.clear()
+        self.asked = None
         self._errands.connected()
 
     def ask(self) -> str:
-        """A new nonce for a birth message."""
+        """The nonce for a birth message: the same while it stands, so that answers find it."""
         now, _ = self._house.stamp()
-        self.asked = Asked.at(now)
+        if self.asked is None or not self.asked.stands(now):
+            self.asked = Asked.at(now)
         return self.asked.nonce
+
+    def asks_again(self) -> bool:
+        """Whether it is time for another birth message, to be told what time it is."""
+        return (
+            self.asked is not None and self.asked.answered and not self.asked.stands(self._house.stamp()[0])
+        )
 
     # -- what others ask --------------------------------------------------------------------------
 
@@ -266,9 +275,11 @@ class Postbox:
 
     async def _time(self, raw: bytes) -> None:
         now, _ = self._house.stamp()
-        told = answer(self.trusted.open(Kind.TIME, raw), self.asked, now)
-        assert self.asked is not None
-        self.asked = Asked(self.asked.nonce, self.asked.mono_ns, answered=True)
+        asked = self.asked
+        told = answer(self.trusted.open(Kind.TIME, raw), asked, now)
+        if told is None or asked is None:
+            return
+        self.asked = replace(asked, answered=True)
         if self._clock is not None:
             self._house.corrected(self._clock.observe(Trust.FLEET, told.utc_ns, told.mono_ns, told.error_s))
         await self._try_early()

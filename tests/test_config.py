@@ -400,3 +400,12 @@ def test_every_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         "broker.tls.ca",
         "broker.tls.certificate",
     ]
+
+
+def test_the_fleets_root_lies_with_the_state_unless_it_is_said_where() -> None:
+    plain = parse(GOOD)
+    assert plain.root == plain.state / "root.jws"
+    assert (plain.audience.name, plain.audience.groups) == ("parcels/van-0042", frozenset())
+    said = parse(GOOD + '\n[trust]\nroot = "/etc/postern/root.jws"\n[fleet]\ngroups = ["north", "vans"]\n')
+    assert str(said.root) == "/etc/postern/root.jws"
+    assert said.audience.groups == {"north", "vans"}

@@ -19,7 +19,7 @@ from agent.freshness import Freshness
 from agent.journal import Journal
 from agent.postbox import Postbox
 from agent.rows import Keys, Rows
-from agent.signed_time import SLOWEST_S
+from agent.signed_time import AGAIN_S, SLOWEST_S
 from agent.standing import NEVER
 from agent.standing import Authority as Standings
 from agent.trust import Trusted
@@ -377,15 +377,36 @@ async def test_the_fleets_answer_sets_the_clock(device: Device, off_s: int) -> N
 
 async def test_an_answer_counts_once_in_time_and_for_the_last_question_alone(device: Device) -> None:
     old = device.post.ask()
+    device.post.connected()
     nonce = device.post.ask()
     await device.told(("time", time_of(device, old, NOON_NS)))
     device.board.pass_time(SLOWEST_S + 1)
     await device.told(("time", time_of(device, nonce, NOON_NS)))
     nonce = device.post.ask()
-    await device.told(("time", time_of(device, nonce, NOON_NS)), ("time", time_of(device, nonce, NOON_NS)))
+    now_ns = device.clock.now().utc_ns
+    await device.told(
+        ("time", time_of(device, nonce, now_ns)), ("time", time_of(device, nonce, now_ns + 99 * NS))
+    )
+    assert device.clock.now().utc_ns < now_ns + 9 * NS, "a second answer is none"
     refused = await device.entries("fleet.time_refused")
     assert [(each["reason"], each["times"]) for each in refused] == [("replayed", 1), ("expired", 1)]
-    assert device.post.refused[("time", "replayed")] == 2
+
+
+async def test_a_question_stands_until_it_is_answered_or_late_and_is_asked_anew_after_hours(
+    device: Device,
+) -> None:
+    nonce = device.post.ask()
+    assert device.post.ask() == nonce, "another birth message a moment later"
+    device.board.pass_time(SLOWEST_S)
+    late, nonce = nonce, device.post.ask()
+    assert late != nonce
+    await device.told(("time", time_of(device, nonce, device.clock.now().utc_ns)))
+    device.board.pass_time(AGAIN_S - 1)
+    assert (device.post.ask(), device.post.asks_again()) == (nonce, False)
+    device.board.pass_time(1)
+    assert device.post.asks_again()
+    assert device.post.ask() != nonce
+    assert not device.post.asks_again()
 
 
 async def test_what_is_of_the_future_waits_until_the_clock_is_set(device: Device) -> None:

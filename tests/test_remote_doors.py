@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent import control
 from simulators.cu16 import Cu16Bus
 from tests.authority import Authority, fresh
 from tests.operator import Operator, operating
@@ -200,3 +201,55 @@ async def test_the_emergency_lock_keeps_doors_shut_until_it_is_released(tmp_path
         await locker.operator.tell("command", locker.open_door())
         await locker.site.until(lambda: len(locker.outcomes()) == 3, "the door")
         assert locker.pulses == 1
+
+
+async def test_a_root_file_that_rots_away_takes_nothing_with_it(tmp_path: Path) -> None:
+    async with locker_at(tmp_path) as locker:
+        await locker.start()
+        await locker.site.kill_agent()
+        (tmp_path / "root.jws").write_bytes(b"\0" * 100)
+        await locker.start()
+        await locker.operator.tell("command", locker.open_door())
+        await locker.site.until(locker.outcomes, "the outcome")
+        assert locker.pulses == 1
+        (refused,) = locker.site.of("fleet.root_refused")
+        assert (refused["data"]["reason"], refused["data"]["remembered"]) == ("malformed", True)
+
+
+async def test_a_root_that_was_never_good_leaves_nobody_in_authority(tmp_path: Path) -> None:
+    async with locker_at(tmp_path) as locker:
+        (tmp_path / "root.jws").write_bytes(Authority().root()[:-40])
+        await locker.site.start_agent()
+        await locker.site.until(lambda: locker.site.of("fleet.root_refused"), "the refusal")
+        assert not locker.site.of("fleet.root_refused")[0]["data"]["remembered"]
+        await locker.site.until(lambda: locker.operator.births, "the birth")
+        assert locker.operator.births[-1]["trust"] is None
+        status = await control.ask(tmp_path / "state" / control.SOCKET, "status")
+        assert (status["fleet"], status["knowledge"]["freshness"]) == (None, "closed")
+
+
+async def test_status_says_what_is_believed(tmp_path: Path) -> None:
+    async with locker_at(tmp_path) as locker:
+        await locker.start()
+        fleet, now = locker.operator.fleet, int(time.time())
+        lists = fleet.revocations(3, of={"subjects": ["drv-7"]}, iat=now)
+        head = fleet.head(5, {"revocations": lists}, iat=now)
+        await locker.operator.tell("head", head, retain=True)
+        await locker.operator.tell("revocations", lists, retain=True)
+        complete = lambda: locker.operator.births[-1]["trust"]["complete"]  # noqa: E731
+        await locker.operator.news.until(complete)
+        status = await control.ask(tmp_path / "state" / control.SOCKET, "status")
+        said = status["fleet"]
+        assert said.pop("head_age_s") < 60
+        assert said == {
+            "root": 1,
+            "head": 5,
+            "complete": True,
+            "documents": {"revocations": 3},
+            "lacking": 0,
+            "waiting": [],
+            "revoked": 1,
+            "locked": False,
+            "refused": {},
+        }
+        assert status["knowledge"]["freshness"] == "fresh"

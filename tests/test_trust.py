@@ -485,6 +485,14 @@ def test_another_root_put_here_by_hand_starts_anew_but_revives_nobody(fleet: Aut
     assert again.is_revoked("drv-7")
 
 
+def test_what_is_remembered_outlives_the_file_of_the_root(fleet: Authority) -> None:
+    first = fleet.root()
+    trusted, records = remembered(fleet, first)
+    assert Trusted.load(None, SELF, records) == trusted
+    with pytest.raises(Refused, match="expected a root"):
+        Trusted.load(None, SELF, {})
+
+
 def test_a_device_without_records_trusts_its_root_alone(fleet: Authority) -> None:
     assert Trusted.load(fleet.root(), SELF, {}).dump().keys() == {"trust/root", "trust/since"}
 
