@@ -191,8 +191,11 @@ class Postbox:
     async def take(self, name: str, raw: bytes, via: str | None = None) -> None:
         """A message; `name` is its topic below `down/`. When it returns, whatever follows is durable.
 
-        `via` is who brought it, where that was not the broker.
+        `via` is who brought it, where that was not the broker. An empty one says nothing: somebody has
+        cleared what was retained.
         """
+        if not raw:
+            return
         async with self._one:
             self._via = via
             await self._sort(name, raw)

@@ -17,7 +17,7 @@ from agent.errands import Errands
 from agent.fleet.sealing import Epoch, Recipient, RowOf, seal_all
 from agent.freshness import Freshness
 from agent.journal import Journal
-from agent.postbox import Postbox
+from agent.postbox import TOPICS, Postbox
 from agent.rows import Keys, Rows
 from agent.signed_time import AGAIN_S, SLOWEST_S
 from agent.standing import NEVER
@@ -313,6 +313,13 @@ async def test_what_is_refused_leaves_everything_as_it_was(device: Device) -> No
     assert device.post.trusted.dump() == before
     refused = await device.entries("fleet.revocations_refused", "fleet.head_refused")
     assert [each["reason"] for each in refused] == ["rolled_back", "malformed"]
+
+
+async def test_what_is_cleared_from_the_shelf_says_nothing(device: Device) -> None:
+    before = device.journal.last
+    await device.told(*((name, b"") for name in (*TOPICS, "page/" + "0" * 64)))
+    await device.journal.alive()
+    assert (device.journal.last, device.post.refused.total()) == (before, 0)
 
 
 # -- frozen -----------------------------------------------------------------------------------------
