@@ -16,23 +16,29 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import VERSION, control
+from agent import VERSION, control, emergency
 from agent.cargo import Label
 from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
 from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
-from agent.desk import CourierDesk
+from agent.desk import CourierDesk, Desk
 from agent.exchange import Exchange
 from agent.ferry import Ferry
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake, Role
 from agent.inventory import Inventory
 from agent.journal import SALVAGE, Journal
+from agent.jws import Signer
 from agent.keystore import FOLDER, Keystore
 from agent.ledger import TILE
 from agent.liaison import Liaison
+from agent.locker.codes import Codes
+from agent.locker.desk import LockerDesk
+from agent.locker.office import KeyedOffice
+from agent.locker.workflow import LockerWorkflow
 from agent.performer import Performer
 from agent.position import Position
 from agent.receipts import ROLLED_BACK
@@ -111,7 +117,7 @@ class App:
         expected = {spec.name: spec.expect for spec in config.units if spec.expect}
         self.inventory = Inventory(expected)
         self.decider = Decider(
-            CourierDesk(Workflow(config.rules())),
+            self._desk(),
             Intake(self.roster, self.inventory, asks_cards=config.asks_cards),
             self.journal,
             self.performer,
@@ -154,6 +160,22 @@ class App:
         self._stop = asyncio.Event()
         self._trouble: str | None = None
         self._disputed: Trust | None = None
+
+    def _desk(self) -> Desk:
+        """A locker's where the config has compartments, a courier's everywhere else."""
+        config, rules = self.config, self.config.locker_rules()
+        if rules is None:
+            return CourierDesk(Workflow(config.rules()))
+        audience = config.audience
+        signer = Signer(Ed25519PrivateKey.from_private_bytes(self.keystore.load("device").reveal()))
+        codes = Codes(self.roster.rows, audience, lambda: self.liaison.trusted, lambda: self.journal.records)
+        office = KeyedOffice(lambda: self.roster.rows.keys, signer, audience, config.seal_key)
+        return LockerDesk(LockerWorkflow(rules), codes, office, locked_down=self._locked_down)
+
+    def _locked_down(self, at: Moment) -> bool:
+        """Whether nothing opens: the fleet says so, or this journal is an older copy of itself."""
+        records = self.journal.records
+        return emergency.in_force(records, at) or ROLLED_BACK in records
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -368,6 +390,14 @@ class App:
     def _undone(self, unit: str, done: ActionDone) -> bool:
         return self.decider.undone(unit, done)
 
+    def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
+        """Have a door opened at the fleet's word, where a workflow minds it."""
+        return self.decider.lease(unit, door, told)
+
+    def dropped(self, order: Order) -> None:
+        """Whoever waits for the outcome of an order gets one."""
+        self.liaison.saw(order.unit, ActionDone(action=order.action, ok=False, reason="not_pulsed"))
+
     def units_changed(self) -> None:
         """A unit has come or gone: the birth message says which are there."""
         self.announce()
@@ -442,6 +472,7 @@ class App:
             "knowledge": self._knowledge(),
             "fleet": self.liaison.report(),
             "on_board": self.ferry.on_board(),
+            **self.decider.desk.told(),
             "position": dict(self.position.stamp(self.clock.now())),
             "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
         }

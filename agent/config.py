@@ -10,17 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from agent.admission import Audience
 from agent.custody import Rules
 from agent.intake import ROLES, Role
+from agent.jws import BadJws, decoded
+from agent.locker.config import LockerSection
+from agent.locker.config import meaning as locker_meaning
+from agent.locker.turn import Rules as LockerRules
 from agent.mistakes import ABSOLUTE, HOST, STRICT, BadConfig, Mistake, dotted, reason, shown, validate
 from agent.mqtt import Server
 from agent.note import BadNote, VerifierKey
 from agent.policy import Policy
 from agent.retention import MIB, Limits
 from agent.rights import IdentitySection, PoliciesSection, Sets, mistakes, policies
+from agent.session import Times
 from agent.tamper import Switch
 from agent.tls_files import tls_files
 from agent.units import UnitSpec
@@ -98,6 +104,16 @@ def _verifier_key(text: str) -> str:
     return text
 
 
+def _seal_key(text: str) -> str:
+    try:
+        size = len(decoded(text))
+    except BadJws as bad:
+        raise ValueError("a key of 32 bytes in base64url") from bad
+    if size != 32:
+        raise ValueError("a key of 32 bytes in base64url")
+    return text
+
+
 class FleetSection(Section):
     """Whom this device believes that the fleet has its entries."""
 
@@ -105,6 +121,8 @@ class FleetSection(Section):
     """Verifier keys (name+id+key) of those who give receipts; without any, none are asked for."""
     groups: list[Annotated[str, StringConstraints(pattern=DEVICE_ID)]] = []
     """What of the fleet this device belongs to: documents may be addressed to all of a group."""
+    seal_key: Annotated[str, AfterValidator(_seal_key)] | None = None
+    """The fleet's X25519 key (base64url) that a locker seals pickup codes for; without it, it makes none."""
 
 
 class TrustSection(Section):
@@ -194,6 +212,7 @@ class File(Section):
     position: PositionSection = PositionSection()
     fleet: FleetSection = FleetSection()
     trust: TrustSection = TrustSection()
+    locker: LockerSection | None = None
     tamper: TamperSection | None = None
     ferry: FerrySection = FerrySection()
     unit: dict[Annotated[str, StringConstraints(pattern=UNIT_NAME)], dict[str, Any]] = {}
@@ -258,6 +277,20 @@ class Config:
             source=self.source,
         )
 
+    def locker_rules(self) -> LockerRules | None:
+        """What a locker goes by; None where this is none."""
+        custody, locker = self.file.custody, self.file.locker
+        if locker is None:
+            return None
+        times = Times(idle=custody.idle, longest=custody.longest, login=custody.login)
+        return locker.rules(self.policies(), self.source, times)
+
+    @property
+    def seal_key(self) -> X25519PublicKey | None:
+        """Whom pickup codes that are made here are sealed for."""
+        text = self.file.fleet.seal_key
+        return None if text is None else X25519PublicKey.from_public_bytes(decoded(text))
+
     def policies(self) -> Mapping[str, Policy]:
         """What each action asks of people."""
         return policies(self.file.policy, _short(self.file))
@@ -277,7 +310,7 @@ class Config:
     @property
     def actions(self) -> tuple[str, ...]:
         """What people prove themselves for at this device."""
-        return ("session", "handover")
+        return ("session", "handover") if self.file.locker is None else ("deposit", "retrieve", "technician")
 
     def server(self) -> Server:
         """Reads the password and the certificates. Raises BadConfig when they cannot be used."""
@@ -395,6 +428,8 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
         yield Mistake(
             "tamper.unit", f"one of the units {', '.join(sorted(names)) or '(none)'}", repr(file.tamper.unit)
         )
+    if file.locker is not None:
+        yield from locker_meaning(file.locker, units)
     if len(file.device.state.encode()) > STATE_LIMIT:
         yield Mistake(
             "device.state", f"a path of at most {STATE_LIMIT} bytes", shown("state", file.device.state)

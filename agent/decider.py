@@ -18,7 +18,7 @@ from agent.performer import Performer
 from agent.position import Position
 from agent.units import Unit, told_by
 from agent.upkeep import Upkeep
-from agent.workflow import Draft, FactorShown, LabelRead, Lane, Woken
+from agent.workflow import Draft, FactorShown, LabelRead, Lane, Order, Woken
 from drivers.readings import (
     ActionDone,
     CardAsserted,
@@ -47,6 +47,10 @@ class House(Protocol):
 
     def units_changed(self) -> None:
         """A unit has come or gone."""
+        ...
+
+    def dropped(self, order: Order) -> None:
+        """An order that somebody waits for will not be given."""
         ...
 
     def fault(self, part: str, error: Exception) -> None:
@@ -214,7 +218,21 @@ class Decider:
         if decision.orders:
             answers_from = event.at if isinstance(event, FactorShown) else None
             self._performer.later(done, decision.orders, answers_from)
+        for order in decision.dropped:
+            self._house.dropped(order)
         self._wake_later()
+
+    def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
+        """Have a door opened at the fleet's word: why it will not be, or nothing.
+
+        None where no workflow minds this door. `told` is what the command says about itself.
+        """
+        leased = self.desk.lease(unit, door, told, self._clock.now())
+        if leased is None:
+            return None
+        event, refusal = leased
+        self.decide_on(event)
+        return refusal
 
     # -- time -------------------------------------------------------------------------------------
 

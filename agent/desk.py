@@ -46,6 +46,13 @@ class Desk(Protocol):
         """The events that an order makes which its unit did not take; none where nobody waits for it."""
         ...
 
+    def lease(self, unit: str, door: int, told: Mapping[str, Any], at: Moment) -> tuple[Any, str] | None:
+        """The event that a command to open a door makes, and why it opens nothing, if it does not.
+
+        None where the workflow does not mind this door. `told` is what the command says about itself.
+        """
+        ...
+
     def decide(self, event: Any, standing: Standing) -> Decision[Any]:
         """What to remember and to do. Changes nothing here."""
         ...
@@ -98,6 +105,9 @@ class CourierDesk:
 
     def undone(self, unit: str, done: ActionDone, at: Moment) -> Sequence[Any]:
         return ()
+
+    def lease(self, unit: str, door: int, told: Mapping[str, Any], at: Moment) -> None:
+        return None
 
     def decide(self, event: Event, standing: Standing) -> Decision[Custody]:
         return self._workflow.decide(self.state, event, self.parcels, standing)

@@ -49,6 +49,8 @@ class Role(StrEnum):
     EMERGENCY = "emergency"
     TIME = "time"
     RECEIPT = "receipt"
+    GRANT = "grant"
+    """May let somebody open one compartment once."""
 
 
 class Body(BaseModel):
@@ -193,6 +195,22 @@ class Revocations(Body):
     grants: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]]
 
 
+class SignedGrant(Body):
+    """A pickup code that needs no sync: whoever shows it may open one compartment once, until it expires."""
+
+    parcel: Annotated[str, StringConstraints(min_length=1, max_length=80)] | None = None
+    """Label of the parcel; its compartment is where it lies."""
+    compartment: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,15}$")] | None = None
+    purpose: Literal["pickup", "return"] = "pickup"
+    nbf: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _for_something(self) -> Self:
+        if self.parcel is None and self.compartment is None:
+            raise ValueError("expected a parcel or a compartment")
+        return self
+
+
 class Command(Body):
     """Something to be done once. Its `ver` is the sequence of the key that issued it, its `jti` its name."""
 
@@ -229,6 +247,7 @@ BODIES: Mapping[Kind, type[Body]] = {
     Kind.REVOCATIONS: Revocations,
     Kind.COMMAND: Command,
     Kind.TIME: Time,
+    Kind.GRANT: SignedGrant,
 }
 
 B_co = TypeVar("B_co", bound=Body, covariant=True)

@@ -35,6 +35,10 @@ class Kind(StrEnum):
     COMMAND = "command"
     TIME = "time"
     ENROLMENT = "enrolment"
+    GRANT = "grant"
+    """A pickup code: short enough for a QR code that a telephone shows."""
+    DEPOSIT = "deposit"
+    """A locker's receipt for a courier, signed by the locker."""
 
     @property
     def typ(self) -> str:
@@ -50,6 +54,8 @@ CAPS = {
     Kind.COMMAND: 8 * KIB,
     Kind.TIME: 8 * KIB,
     Kind.ENROLMENT: 16 * KIB,
+    Kind.GRANT: 512,
+    Kind.DEPOSIT: 2 * KIB,
 }
 """Most bytes of an envelope."""
 

@@ -43,8 +43,12 @@ class Premises(Protocol):
         """What `postern status` shows."""
         ...
 
-    def perform(self, unit: str, action: OpenDoor | Signal) -> str:
+    def perform(self, unit: str, action: Signal) -> str:
         """Have a unit do something; the reason why it will not, or nothing."""
+        ...
+
+    def open_door(self, unit: str, door: int, told: Mapping[str, Any]) -> str:
+        """Have a door opened; the reason why it will not be, or nothing."""
         ...
 
     def dismiss_all(self, reason: str) -> None:
@@ -139,8 +143,9 @@ class Errands:
         waiting = self._doors[unit]
         while waiting:
             now, _ = self._stamp()
-            late = now.mono_ns > waiting[0].until_ns
-            failed = "expired" if late else self._premises.perform(unit, _order(waiting[0]))
+            first = waiting[0]
+            late = now.mono_ns > first.until_ns
+            failed = "expired" if late else self._premises.open_door(unit, _order(first).door, first.told)
             if not failed:
                 return
             self._tell(waiting.popleft().told, Outcome.FAILED, {"detail": failed})

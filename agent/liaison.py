@@ -45,6 +45,10 @@ class House(Protocol):
         """End sessions and logins at once."""
         ...
 
+    def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
+        """Have a door opened: why it will not be, or nothing; None where no workflow minds it."""
+        ...
+
     def heed(self) -> None:
         """The fleet's word has changed."""
         ...
@@ -97,6 +101,11 @@ class Liaison:
         )
         await post.restore()
 
+    @property
+    def trusted(self) -> Trusted | None:
+        """What the fleet has told, as far as it is verified; None where no root is pinned."""
+        return None if self.post is None else self.post.trusted
+
     def close(self) -> None:
         if self._bundles is not None:
             self._bundles.close()
@@ -133,6 +142,11 @@ class Liaison:
         if found is None:
             return "unknown_unit"
         return found.order(action) if found.can(action) else "lost" if not found.ready else "cannot"
+
+    def open_door(self, unit: str, door: int, told: Mapping[str, Any]) -> str:
+        """Where a workflow minds the door it decides; elsewhere the unit is told at once."""
+        refusal = self._house.lease(unit, door, told)
+        return self.perform(unit, OpenDoor(door=door)) if refusal is None else refusal
 
     def dismiss_all(self, reason: str) -> None:
         self._house.dismiss(Dismissed(at=self._house.stamp()[0], reason=reason))

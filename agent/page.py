@@ -63,13 +63,16 @@ class Person(_Closed):
 
 
 class Grant(_Closed):
-    """Who may open one compartment of one locker, for one parcel, in one window."""
+    """A pickup code: opens one compartment of one locker once, in one window."""
 
     jti: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     locker: Reference
-    compartment: Annotated[int, Field(ge=1, le=9999)]
-    parcel: Reference
-    nbf: Second
+    compartment: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,15}$")] | None = None
+    """Its name; without one, wherever the parcel lies."""
+    parcel: Annotated[str, StringConstraints(min_length=1, max_length=80)]
+    """Its label, such as `sscc:...`."""
+    purpose: Literal["pickup", "return"] = "pickup"
+    nbf: Second = 0
     exp: Second
 
 

@@ -124,6 +124,29 @@ def bucket_of(value: bytes, buckets: int) -> int:
     return int.from_bytes(value[:2], "big") * buckets >> 16
 
 
+def seal_row(keys: Keys, value: bytes, body: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Lookup id and sealed row."""
+    lookup, key, check = keys.split(value)
+    nonce, plain = os.urandom(NONCE), json.dumps(body, separators=(",", ":")).encode()
+    return lookup, check + nonce + ChaCha20Poly1305(key).encrypt(nonce, plain, lookup)
+
+
+def open_row(keys: Keys, value: bytes, sealed: bytes) -> dict[str, Any] | None:
+    """The body of a sealed row; None unless this is the secret that opens it."""
+    return _opened(sealed, *keys.split(value))
+
+
+def _opened(sealed: bytes, lookup: bytes, key: bytes, check: bytes) -> dict[str, Any] | None:
+    if not hmac.compare_digest(sealed[:CHECK], check):
+        return None
+    nonce, rest = sealed[CHECK : CHECK + NONCE], sealed[CHECK + NONCE :]
+    try:
+        body: dict[str, Any] = json.loads(ChaCha20Poly1305(key).decrypt(nonce, rest, lookup))
+    except InvalidTag:
+        return None
+    return body
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page that is held: what was declared of it."""
@@ -183,14 +206,7 @@ class Rows:
             "SELECT sealed FROM sealed WHERE generation = ? AND bucket = ? AND id = ?",
             (generation.number, bucket, lookup),
         ).fetchone()
-        if found is None or not hmac.compare_digest(found[0][:CHECK], check):
-            return None
-        nonce, sealed = found[0][CHECK : CHECK + NONCE], found[0][CHECK + NONCE :]
-        try:
-            body: dict[str, Any] = json.loads(ChaCha20Poly1305(key).decrypt(nonce, sealed, lookup))
-        except InvalidTag:
-            return None
-        return body
+        return None if found is None else _opened(found[0], lookup, key, check)
 
     def value(self, bundle: str, kind: str, token: bytes) -> bytes | None:
         """`v` of a presented secret, by which the fleet knows it; None where the bundle is not in force."""
@@ -398,11 +414,10 @@ class Rows:
 
     def _sealed(self, value: bytes, body: Mapping[str, Any]) -> tuple[bytes, bytes | None, bytes]:
         """Lookup id, owner and sealed row."""
-        lookup, key, check = self.keys.split(value)
-        nonce, plain = os.urandom(NONCE), json.dumps(body, separators=(",", ":")).encode()
+        lookup, sealed = seal_row(self.keys, value, body)
         subject = body.get("subject")
         owner = self.keys.owner(lookup, subject) if subject else None
-        return lookup, owner, check + nonce + ChaCha20Poly1305(key).encrypt(nonce, plain, lookup)
+        return lookup, owner, sealed
 
     def _unwanted(self, body: Mapping[str, Any]) -> bool:
         """Of somebody who was erased here, until the fleet has dropped them too; after a wipe, everything."""

@@ -28,6 +28,7 @@ ROLES = {
     Kind.REVOCATIONS: (Role.REVOCATIONS,),
     Kind.COMMAND: (Role.COMMAND, Role.EMERGENCY),
     Kind.TIME: (Role.TIME,),
+    Kind.GRANT: (Role.GRANT,),
 }
 """Who may sign it. What a command's signer may command is for `agent.commands`."""
 

@@ -61,6 +61,8 @@ class Decision(Generic[S]):
     notes: Mapping[str, Any] = field(default_factory=dict)
     """The workflow's other records by their full key: the new value, or None to drop it."""
     orders: tuple[Order, ...] = ()
+    dropped: tuple[Order, ...] = ()
+    """Orders that somebody waits for and that will not be given."""
     pardon: "Pardon | None" = None
 
 

@@ -70,6 +70,9 @@ class Premises:
         self.asked.append((unit, action))
         return "" if unit in self.units else "unknown_unit"
 
+    def open_door(self, unit: str, door: int, told: Mapping[str, Any]) -> str:
+        return self.perform(unit, OpenDoor(door=door))
+
     def dismiss_all(self, reason: str) -> None:
         self.asked.append(reason)
 

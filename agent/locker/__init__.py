@@ -1,0 +1,19 @@
+"""A parcel locker: codes, compartments, and the truth about doors.
+
+workflow      what happens, decided: codes, couriers, those in charge
+turn          one decision in the making, and the state it is about
+doors         what one door's sensors say, and how far an opening has come
+openings      from the intent to open a door to what became of it
+pickups       which code opens which door, and what a wrong one costs
+service       the fleet, a technician, the command line
+grants        what a code is worth; the guard against guessing
+governor      when the next solenoid may be pulsed
+compartments  what a locker is made of, and where a parcel goes
+events        what happens at a locker, beside what happens everywhere
+codes         from what was scanned or typed to a grant; knows keys
+office        from a deposit to the grant and receipt for it; knows keys
+desk          between the decider and all this
+config        the table of the config file
+
+The first ten are pure.
+"""

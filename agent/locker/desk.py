@@ -1,0 +1,187 @@
+"""The locker's desk: readings of lock boards become what happens at compartments, scans become codes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agent.clock import Moment
+from agent.intake import Role
+from agent.locker.codes import Codes
+from agent.locker.events import BoardLost, DoorSeen, GrantShown, LeaseGiven, LockerEvent, PulseEnded
+from agent.locker.service import why_not
+from agent.locker.turn import Known, Locker, Office
+from agent.locker.workflow import LockerWorkflow
+from agent.standing import Standing
+from agent.units import Unit
+from agent.workflow import Decision, Event
+from drivers.readings import (
+    ActionDone,
+    BoardChanged,
+    ContentChanged,
+    DeviceLost,
+    DoorChanged,
+    DoorSource,
+    DoorState,
+    OpenDoor,
+    Reading,
+    Scanned,
+)
+
+
+class LockerDesk:
+    """A parcel locker: compartments, codes, deposits."""
+
+    def __init__(
+        self,
+        workflow: LockerWorkflow,
+        codes: Codes,
+        office: Office,
+        *,
+        locked_down: Callable[[Moment], bool],
+    ) -> None:
+        """`locked_down` says whether all openings are disabled at a moment."""
+        self.state = Locker()
+        self._workflow, self._codes, self._office = workflow, codes, office
+        self._locked_down = locked_down
+        self._records: Mapping[str, Any] = {}
+
+    @property
+    def duty(self) -> Locker:
+        return self.state
+
+    @property
+    def held(self) -> int:
+        return sum(status.parcel is not None for status in self.state.statuses.values())
+
+    def restore(self, records: Mapping[str, Any], at: Moment) -> None:
+        self._records = records
+        self.state = self._workflow.restore(records, at)
+
+    # -- from readings to events ------------------------------------------------------------------
+
+    def notice(self, unit: Unit, reading: Reading, at: Moment) -> Sequence[LockerEvent] | None:
+        match reading:
+            case Scanned(data=data) if unit.spec.role is Role.PARCEL:
+                return self._shown(self._codes.scanned(unit.name, data, at))
+            case Scanned(data=data) if unit.spec.role is Role.KEYPAD and self.state.login is None:
+                return self._shown(self._codes.typed(unit.name, data, at))
+            case DoorChanged() | ContentChanged():
+                return self._seen(unit, reading, at)
+            case BoardChanged(first_door=first, last_door=last, answers=False):
+                return self._lost(unit, at, "board_silent", range(first, last + 1))
+            case DeviceLost(reason=reason):
+                return self._lost(unit, at, reason)
+            case ActionDone(action=OpenDoor()):
+                return self.undone(unit.name, reading, at)
+        return None
+
+    def undone(self, unit: str, done: ActionDone, at: Moment) -> Sequence[LockerEvent]:
+        """What became of a pulse, whether its unit took it or not."""
+        if not isinstance(done.action, OpenDoor):
+            return ()
+        compartment = self._workflow.rules.wall.of(unit, done.action.door)
+        if compartment is None:
+            return ()
+        ended = PulseEnded(
+            at=at, compartment=compartment.name, ok=done.ok, unknown=done.unknown, reason=done.reason
+        )
+        return (ended,)
+
+    def lease(
+        self, unit: str, door: int, told: Mapping[str, Any], at: Moment
+    ) -> tuple[LeaseGiven, str] | None:
+        """None for a door that is no compartment's."""
+        compartment = self._workflow.rules.wall.of(unit, door)
+        if compartment is None:
+            return None
+        event = LeaseGiven(
+            at=at,
+            compartment=compartment.name,
+            command=told["command"],
+            by=told["key"],
+            operator=told["operator"],
+            reason=told["reason"],
+        )
+        wall = self._workflow.rules.wall
+        refusal = why_not(self.state, wall, compartment.name, locked_down=self._locked_down(at))
+        return event, refusal or ""
+
+    def _shown(self, shown: GrantShown | None) -> Sequence[LockerEvent] | None:
+        return None if shown is None else (shown,)
+
+    def _seen(
+        self, unit: Unit, reading: DoorChanged | ContentChanged, at: Moment
+    ) -> Sequence[LockerEvent] | None:
+        """None for a door that is no compartment's: that is told as any unit's news is."""
+        compartment = self._workflow.rules.wall.of(unit.name, reading.door)
+        if compartment is None:
+            return None
+        seen: dict[str, bool]
+        match reading:
+            case ContentChanged(occupied=occupied):
+                seen = {"occupied": occupied}
+            case DoorChanged(state=state, source=source):
+                fact = "latched" if source is DoorSource.HOOK else "closed"
+                seen = {fact: state is DoorState.CLOSED}
+        return (DoorSeen(at=at, compartment=compartment.name, first=reading.first, **seen),)
+
+    def _lost(
+        self, unit: Unit, at: Moment, reason: str, doors: range | None = None
+    ) -> Sequence[LockerEvent] | None:
+        """The unit's own news is told beside this."""
+        names = self._workflow.rules.wall.behind(unit.name, doors)
+        return (BoardLost(at=at, compartments=tuple(names), reason=reason),) if names else None
+
+    # -- deciding ---------------------------------------------------------------------------------
+
+    def decide(self, event: Event | LockerEvent, standing: Standing) -> Decision[Locker]:
+        known = Known(
+            standing=standing,
+            records=self._records,
+            locked_down=self._locked_down(event.at),
+            office=self._office,
+        )
+        return self._workflow.decide(self.state, event, known)
+
+    def changes(self, decision: Decision[Locker]) -> dict[str, Any]:
+        return dict(decision.notes)
+
+    def become(self, decision: Decision[Locker]) -> None:
+        self.state = decision.state
+
+    def wake_at(self) -> int | None:
+        return self._workflow.wake_at(self.state)
+
+    def told(self) -> Mapping[str, Any]:
+        """Every compartment: what it is, how it is, never whose parcel it holds."""
+        return {
+            "compartments": {name: self._compartment(name) for name in self._workflow.rules.wall.compartments}
+        }
+
+    def _compartment(self, name: str) -> dict[str, Any]:
+        built, status = self._workflow.rules.wall.compartments[name], self.state.status(name)
+        door = self.state.door(name)
+        return {
+            "unit": built.unit,
+            "door": built.door,
+            "size": built.size.name,
+            "latched": door.latched,
+            "closed": door.closed,
+            "content": door.occupied,
+            "state": _word(name, self.state),
+            "reason": self.state.out.get(name) or status.quarantine,
+            "since": status.until and int(status.until),
+        }
+
+
+def _word(name: str, state: Locker) -> str:
+    """One word for how a compartment is."""
+    status = state.status(name)
+    if name in state.out:
+        return "out_of_service"
+    if status.job is not None:
+        return str(status.job.opening.phase)
+    if status.quarantine is not None:
+        return "quarantined"
+    if status.parcel is None:
+        return "free"
+    return "expired" if status.expired else "returned" if status.returned else "occupied"

@@ -1,0 +1,194 @@
+"""A whole locker: the real agent, a virtual CU16 bus, a scanner, a badge reader and a keypad.
+
+async with LockerSite(tmp_path) as site:
+    await site.start()
+    codes = await site.deposit("parcel-1")
+    site.gun.scan(codes.long)
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from agent import strict_json
+from agent.jws import decoded, encoded
+from agent.locker.office import SEALED_FOR
+from agent.page import unseal
+from simulators.cu16 import Cu16Bus
+from simulators.doors import Door
+from simulators.line import LineScanner
+from tests.site import Site
+
+DEVICE, TENANT = "locker-12", "lab"
+COURIER = "drv-1a2b3c"
+BADGE, PIN = "0100a3e9ae", "20261127"
+
+CONFIG = """\
+[device]
+id = "locker-12"
+tenant = "lab"
+state = "{{state}}"
+
+[broker]
+host = "{{host}}"
+port = {{port}}
+plain = true
+keepalive = 5
+
+[fleet]
+seal_key = "{seal_key}"
+
+[custody]
+tones = "gun"
+
+[unit.gun]
+kind = "line"
+port = "{{dev}}/gun"
+commands = "honeywell"
+
+[unit.badge]
+kind = "line"
+role = "badge"
+port = "{{dev}}/badge"
+
+[unit.keypad]
+kind = "line"
+role = "keypad"
+port = "{{dev}}/keypad"
+
+[unit.bus]
+kind = "cu16"
+port = "{{dev}}/bus"
+poll_ms = 50
+boards = [{{{{ address = 0, locks = 6 }}}}]
+
+[locker]
+ajar = 0.5
+gap = 0.1
+{compartments}
+"""
+
+SIZES = {"a1": "S", "a2": "S", "b1": "M", "b2": "M", "c1": "L", "c2": "L"}
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the fleet would pass on to a recipient."""
+
+    jti: str
+    long: str
+    pin: str
+
+
+class LockerSite(Site):
+    def __init__(self, folder: Path) -> None:
+        self.seal = X25519PrivateKey.generate()
+        compartments = "\n".join(
+            f'[locker.compartment.{name}]\nunit = "bus"\ndoor = {door}\nsize = "{size}"'
+            for door, (name, size) in enumerate(SIZES.items(), 1)
+        )
+        key = encoded(self.seal.public_key().public_bytes_raw())
+        config = CONFIG.format(seal_key=key, compartments=compartments)
+        super().__init__(folder, config=config, device=DEVICE)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self.gun = self.plug(LineScanner(self.dev / "gun", speaks="honeywell"))
+        self.badge = self.plug(LineScanner(self.dev / "badge"))
+        self.keypad = self.plug(LineScanner(self.dev / "keypad"))
+        self.bus = self.plug(Cu16Bus(self.dev / "bus", {0: 6}))
+        await self.listen(self.gun.obeyed)
+        self._add("badge", BADGE)
+        self._add("pin", PIN)
+        return self
+
+    def _add(self, kind: str, secret: str) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "agent",
+            "roster",
+            "add",
+            COURIER,
+            kind,
+            "--config",
+            str(self.config),
+        ]
+        subprocess.run(command, input=secret.encode(), check=True, capture_output=True)
+
+    def door(self, name: str) -> Door:
+        return self.bus.door(0, [*SIZES].index(name) + 1)
+
+    @property
+    def pulses(self) -> int:
+        return sum(door.pulses for door in self.bus.boards[0].doors)
+
+    async def start(self) -> None:
+        in_service = len(self.of("locker.in_service"))
+        await self.start_agent()
+        await self.ready("gun", "badge", "keypad", "bus")
+        await self.count("locker.in_service", in_service + 1)
+
+    async def identify(self) -> None:
+        """Badge and PIN, unless somebody is on duty."""
+        opened = len(self.of("locker.session_opened"))
+        shown = len(self.of("identity.factor_shown"))
+        self.badge.scan(BADGE)
+        await self.count("identity.factor_shown", shown + 1)
+        self.keypad.scan(PIN)
+        await self.count("locker.session_opened", opened + 1)
+
+    async def deposit(self, label: str, size: str = "S") -> Codes:
+        """The courier puts a parcel in; what the fleet can read of the grant."""
+        done = len(self.of("locker.deposited"))
+        self.gun.scan(f"POSTERN:SIZE:{size}")
+        self.gun.scan(label)
+        name = await self.opened()
+        self.door(name).put()
+        await self.ajar()
+        self.door(name).slam()
+        await self.count("locker.deposited", done + 1)
+        return self.codes(self.of("locker.deposited")[-1]["data"])
+
+    async def opened(self) -> str:
+        """The compartment whose door has sprung open."""
+        await self.until(self._open, "an open door")
+        (name,) = self._open()
+        return name
+
+    def _open(self) -> list[str]:
+        return [name for name in SIZES if not self.door(name).shut]
+
+    async def ajar(self) -> None:
+        """Long enough for a hook alone to say that the door was open."""
+        opened = len(self.of("door.opened"))
+        await self.count("door.opened", opened + 1)
+
+    async def collect(self, code: str, *, typed: bool = False) -> None:
+        """Show a code, take the parcel, shut the door."""
+        done = len(self.of("locker.collected"))
+        (self.keypad if typed else self.gun).scan(code)
+        name = await self.opened()
+        await self.ajar()
+        self.door(name).take()
+        self.door(name).slam()
+        await self.count("locker.collected", done + 1)
+
+    def codes(self, data: dict[str, Any]) -> Codes:
+        """As the fleet unseals them."""
+        purpose = b"\0".join((SEALED_FOR, f"{TENANT}/{DEVICE}".encode(), data["grant"].encode()))
+        plain = strict_json.loads(unseal(decoded(data["sealed"]), self.seal, purpose))
+        return Codes(plain["jti"], f"PICKUP:{plain['code']}", plain["selector"] + plain["pin"])
+
+    async def count(self, kind: str, wanted: int) -> None:
+        await self.until(lambda: len(self.of(kind)) >= wanted, f"{wanted} {kind}")
+
+    async def refused(self, wanted: int) -> str:
+        """The reason of the `wanted`th refusal of a code."""
+        await self.count("locker.code_refused", wanted)
+        reason: str = self.of("locker.code_refused")[wanted - 1]["data"]["reason"]
+        return reason

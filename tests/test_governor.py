@@ -1,0 +1,62 @@
+"""The governor: one pulse a supply, a gap after it, and no coil that gets hot."""
+
+import itertools
+import random
+
+from agent.clock import NS
+from agent.locker.governor import Bounds, Governor
+from tests.locker_hall import Hall
+from tests.moments import moment
+
+BOUNDS = Bounds(gap=0.3, window=60.0, on_time=2.4)
+
+
+def test_the_first_pulse_waits_a_gap_since_nobody_knows_what_was_pulsed_before() -> None:
+    governor = Governor.started(moment(10))
+    assert governor.not_before_ns("main", "a", 0.5, BOUNDS) == moment(10.3).mono_ns
+
+
+def test_a_supply_carries_one_pulse_at_a_time() -> None:
+    governor = Governor.started(moment(0)).pulsed("main", "a", 0.5, moment(100), BOUNDS)
+    assert governor.not_before_ns("main", "b", 0.5, BOUNDS) == moment(100.8).mono_ns
+    assert governor.not_before_ns("other", "b", 0.5, BOUNDS) < moment(100).mono_ns
+
+
+def test_a_coil_has_a_budget_within_the_window() -> None:
+    governor = Governor.started(moment(0))
+    for second in (100, 110, 120, 130):
+        governor = governor.pulsed("main", "a", 0.5, moment(second), BOUNDS)
+    assert governor.not_before_ns("main", "a", 0.5, BOUNDS) == moment(160).mono_ns
+    assert governor.not_before_ns("main", "b", 0.5, BOUNDS) == moment(130.8).mono_ns
+
+
+def test_a_thousand_requests_at_once_never_exceed_what_the_wiring_stands() -> None:
+    chance = random.Random(7)
+    hall = Hall()
+    names = list(hall.rules.wall.compartments)
+    for number, name in enumerate(names):
+        hall.deposit(f"parcel-{number}", hall.rules.wall.compartments[name].size.name)
+        hall.wait(30)
+    hall.wait(120)
+    before = len(hall.pulses)
+    for number in range(1000):
+        hall.show(f"g{number}", parcel=f"parcel-{chance.randrange(len(names))}")
+        if chance.random() < 0.1:
+            hall.wait(chance.uniform(0, 2))
+    hall.wait(120)
+    asked = hall.pulses[before:]
+    assert len(asked) >= len(names)
+    assert_within_bounds(hall)
+
+
+def assert_within_bounds(hall: Hall) -> None:
+    """No two pulses overlap on the supply; no coil is on for longer than its budget in any window."""
+    bounds, on_ns = hall.rules.bounds, NS // 2
+    starts = [at_ns for _, at_ns in hall.pulses]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(starts)]
+    assert min(gaps) >= on_ns + int(bounds.gap * NS)
+    for door in {door for door, _ in hall.pulses}:
+        mine = [at_ns for each, at_ns in hall.pulses if each == door]
+        for start_ns in mine:
+            within = [at_ns for at_ns in mine if 0 <= at_ns - start_ns < bounds.window * NS]
+            assert len(within) * on_ns <= bounds.on_time * NS
