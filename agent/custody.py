@@ -34,8 +34,8 @@ from agent.session import (
     unfit,
     wake_at,
 )
-from agent.stake import SESSION, Stake, about
 from agent.standing import ALONE, Standing
+from agent.table import abandon, hand_over, stake
 from agent.workflow import (
     CardShown,
     CodeEntered,
@@ -106,10 +106,10 @@ class Workflow:
                 return self._label(state, event, parcels, standing)
             case CardShown():
                 return ask(
-                    state, event, _stake(_next_for(state), parcels), self.rules.source, self.rules.login
+                    state, event, stake(_next_for(state), parcels), self.rules.source, self.rules.login
                 )
             case FactorShown(verdict=Verdict(kind="fido2", subject=subject)):
-                state, event, told = answered(state, event, _stake(_for(state, subject), parcels))
+                state, event, told = answered(state, event, stake(_for(state, subject), parcels))
                 decision = self._factor(state, event, parcels, standing)
                 return replace(decision, entries=told + decision.entries)
             case FactorShown():
@@ -208,7 +208,7 @@ class Workflow:
         if handover is None:
             return self._open(state, event, answer, parcels)
         proof = {"kind": "driver", "ref": answer.subject, "factors": list(answer.kinds), **answer.told()}
-        return self._hand_over(state, handover, event, parcels, proof)
+        return hand_over(state, handover, event, parcels, proof)
 
     def _wanted(self, receiving: Handover | None, standing: Standing) -> Wanted:
         """What somebody proves themselves for, and what that asks of them now."""
@@ -224,7 +224,7 @@ class Workflow:
             state, closed = _closed(state, state.session, "superseded")
             entries = (closed,)
         if state.handover and state.handover.driver != proven.subject:
-            state, abandoned, records = _abandon(state, parcels, "superseded")
+            state, abandoned, records = abandon(state, parcels, "superseded")
             entries += abandoned
         data = {
             "unit": event.unit,
@@ -258,12 +258,12 @@ class Workflow:
                 return _done(state, event, Draft("custody.handover_opened", driver, data))
             case ("done",) if handover and handover.to == "recipient":
                 proof = {"kind": "recipient", "evidence": "statement", "by": driver}
-                return self._hand_over(state, handover, event, parcels, proof)
+                return hand_over(state, handover, event, parcels, proof)
             case ("locker", locker, door) if handover and handover.to == "locker":
                 if not (_PLACE.fullmatch(locker) and _PLACE.fullmatch(door)):
                     return _refuse_control(state, event, "malformed")
                 proof = {"kind": "locker", "ref": locker, "door": door}
-                return self._hand_over(state, handover, event, parcels, proof)
+                return hand_over(state, handover, event, parcels, proof)
             case ("cancel",) if handover or state.exception or state.unlocking:
                 return _cancel(state, event, driver, parcels)
             case ("exception", reason) if reason in EXCEPTIONS:
@@ -287,30 +287,7 @@ class Workflow:
             return Decision(state=state, entries=(draft,), orders=(sound(event.unit, Tone.BAD),))
         state = self._at_work(state, state.session, event.at)
         proof = {"kind": "recipient", "evidence": "code", "code_digest": event.digest}
-        return self._hand_over(state, handover, event, parcels, proof)
-
-    def _hand_over(
-        self,
-        state: Custody,
-        handover: Handover,
-        event: FactorShown | ControlScanned | CodeEntered,
-        parcels: _Parcels,
-        to: Mapping[str, Any],
-    ) -> Decision[Custody]:
-        driver, unit = handover.driver, event.unit
-        leaving = sorted(label for label, parcel in parcels.items() if parcel.offered)
-        if not leaving:
-            draft = Draft("custody.handover_refused", driver, {"unit": unit, "reason": "nothing_offered"})
-            return Decision(state=state, entries=(draft,), orders=(sound(unit, Tone.BAD),))
-        data = {"unit": unit, "from": driver, "to": to, "of": len(leaving)}
-        entries = [Draft("custody.handed_over", label, data) for label in leaving]
-        closed = Draft("custody.handover_closed", driver, {"unit": unit, "to": to, "count": len(leaving)})
-        return Decision(
-            state=replace(state, handover=None, held=state.held - len(leaving)),
-            entries=(*entries, closed),
-            records=dict.fromkeys(leaving),
-            orders=(sound(unit, Tone.GOOD),),
-        )
+        return hand_over(state, handover, event, parcels, proof)
 
 
 def _for(state: Custody, subject: str | None) -> Handover | None:
@@ -323,14 +300,6 @@ def _next_for(state: Custody) -> Handover | None:
     """The handover that whoever comes next proves themselves for, as far as that is known before they do."""
     first = state.login.first if state.login else None
     return state.receiving(first.subject) if first else state.to_driver
-
-
-def _stake(receiving: Handover | None, parcels: _Parcels) -> Stake:
-    """What a fingerprint card signs for: a session, or exactly the parcels that lie on the table."""
-    if receiving is None:
-        return SESSION
-    offered = sorted(label for label, parcel in parcels.items() if parcel.offered)
-    return about("handover", (receiving.driver, *offered))
 
 
 def _accept(
@@ -363,7 +332,7 @@ def _cancel(state: Custody, event: ControlScanned, driver: str, parcels: _Parcel
         data = {"unit": event.unit, "exception": state.exception}
         entries = (Draft("custody.exception_cancelled", driver, data, Lane.STATE),)
     state, unlocking = supervision.cancel(replace(state, exception=None))
-    state, abandoned, records = _abandon(state, parcels, "cancelled")
+    state, abandoned, records = abandon(state, parcels, "cancelled")
     return replace(_done(state, event, *entries, *unlocking, *abandoned), records=records)
 
 
@@ -379,29 +348,15 @@ def _closed(state: Custody, session: Session, reason: str) -> tuple[Custody, Dra
     return replace(state, session=None, exception=None, unlocking=None), draft
 
 
-def _abandon(
-    state: Custody, parcels: _Parcels, reason: str
-) -> tuple[Custody, tuple[Draft, ...], dict[str, Parcel | None]]:
-    """Take everything off the table again."""
-    if state.handover is None:
-        return state, (), {}
-    back: dict[str, Parcel | None] = {
-        label: replace(parcel, offered=False) for label, parcel in parcels.items() if parcel.offered
-    }
-    data = {"to": state.handover.to, "reason": reason, "count": len(back)}
-    draft = Draft("custody.handover_abandoned", state.handover.driver, data)
-    return replace(state, handover=None), (draft,), back
-
-
 def _dismiss(state: Custody, event: Dismissed, parcels: _Parcels) -> Decision[Custody]:
     """End what they have begun; where they are forgotten, each parcel they hold is told of once more."""
     state, entries = dismiss(state, event)
     records: dict[str, Parcel | None] = {}
-    if state.session and event.concerns(state.session.driver):
+    if state.session and any(map(event.concerns, state.session.people)):
         state, closed = _closed(state, state.session, event.reason)
         entries += (closed,)
     if state.handover and event.concerns(state.handover.driver):
-        state, abandoned, records = _abandon(state, parcels, event.reason)
+        state, abandoned, records = abandon(state, parcels, event.reason)
         entries += abandoned
     if event.forget:
         gone = [label for label, parcel in parcels.items() if event.concerns(parcel.holder)]

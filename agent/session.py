@@ -47,12 +47,8 @@ class Proven:
         return {"second_person": {"ref": second.subject, "factors": list(second.kinds)}} if second else {}
 
     def dump(self) -> dict[str, Any]:
-        return {
-            "subject": self.subject,
-            "kinds": list(self.kinds),
-            "level": self.level,
-            "role": self.role,
-        }
+        kinds = list(self.kinds)
+        return {"subject": self.subject, "kinds": kinds, "level": self.level, "role": self.role}
 
     @classmethod
     def load(cls, record: Mapping[str, Any]) -> Self:
@@ -106,6 +102,11 @@ class Login:
         return Proven(subject=self.subject, kinds=self.kinds, level=self.level, role=self.role)
 
     @property
+    def people(self) -> tuple[str, ...]:
+        """Who it is that proves themselves: one, or with the first of two another."""
+        return (self.subject, self.first.subject) if self.first else (self.subject,)
+
+    @property
     def waits(self) -> bool:
         """Whether this person has done their part, and somebody else is to come."""
         return self.first is not None and self.first.subject == self.subject
@@ -147,6 +148,11 @@ class Session:
     """When there was last something to do, to a tenth of the idle time."""
     role: str | None = None
     second: Proven | None = None
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The driver, and who stood by."""
+        return (self.driver, self.second.subject) if self.second else (self.driver,)
 
     @classmethod
     def opened(cls, proven: Proven, at: Moment) -> Self:
@@ -222,8 +228,7 @@ def lapse(state: S, at: Moment, times: Times, standing: Standing) -> tuple[S, tu
     entries: tuple[Draft, ...] = ()
     login, unlocking = state.login, state.unlocking
     if login is not None:
-        first = login.first.subject if login.first else None
-        revoked = standing.revokes(login.subject, first)
+        revoked = standing.revokes(*login.people)
         if revoked or _is_over(login.boot, login.mono_ns, at, times):
             why = {"reason": "revoked"} if revoked else {}
             data = {"unit": login.unit, "factors": list(login.kinds), **why}
@@ -251,9 +256,7 @@ def over(session: Session, at: Moment, times: Times) -> str | None:
 def dismiss(state: S, event: Dismissed) -> tuple[S, tuple[Draft, ...]]:
     """Drop the login of who may not be on duty any longer; what becomes of the session is the workflow's."""
     login = state.login
-    if login is None or not (
-        event.concerns(login.subject) or (login.first and event.concerns(login.first.subject))
-    ):
+    if login is None or not any(map(event.concerns, login.people)):
         return state, ()
     data = {"unit": login.unit, "factors": list(login.kinds), "reason": event.reason}
     return replace(state, login=None), (Draft("identity.login_lapsed", login.subject, data, Lane.STATE),)
@@ -266,7 +269,7 @@ def unfit(session: Session, policy: Policy, standing: Standing) -> str | None:
     does not go on either.
     """
     second = session.second
-    if standing.revokes(session.driver, second.subject if second else None):
+    if standing.revokes(*session.people):
         return "revoked"
     if standing.freshness in (None, Freshness.FRESH):
         return None
@@ -377,9 +380,8 @@ def _once_more(login: Login | None, event: FactorShown, times: Times) -> tuple[O
 
 
 def _compare(finger: tuple[str, int], login: Login, at: Moment, times: Times) -> Order:
-    module, slot = finger
     left = times.login - at.since(login.mono_ns)
-    return Order(module, CompareFinger(slot=slot, within=left * ANSWER_WITHIN))
+    return Order(finger[0], CompareFinger(slot=finger[1], within=left * ANSWER_WITHIN))
 
 
 def told(type_: str, unit: str, verdict: Verdict, lane: Lane) -> Draft:

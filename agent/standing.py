@@ -39,9 +39,9 @@ class Standing:
     announced: Callable[[str], bool] | None = None
     """Whether the manifest names a parcel; None where no manifest is held."""
 
-    def revokes(self, *subjects: str | None) -> bool:
+    def revokes(self, *subjects: str) -> bool:
         """Whether one of these people is trusted no longer."""
-        return any(subject is not None and self.is_revoked(subject, None) for subject in subjects)
+        return any(self.is_revoked(subject, None) for subject in subjects)
 
     def expects(self, label: str) -> bool:
         """Whether a parcel was announced, as far as anybody here can know."""

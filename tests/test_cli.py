@@ -110,6 +110,7 @@ def test_the_version_is_told(postern: Postern) -> None:
         (("--log-level", "loud", "run"), "invalid choice: 'loud'"),
         (("roster",), "the following arguments are required: ACTION"),
         (("roster", "add", "d-1", "face"), "invalid choice: 'face'"),
+        (("roster", "add", "d-1", "badge", "--role", "king"), "invalid choice: 'king'"),
         (("roster", "add", "d-1", "badge", "--days", "0"), "expected 1 to 3660, got '0'"),
         (("roster", "add", "d-1", "badge", "--days", "soon"), "expected 1 to 3660, got 'soon'"),
     ],

@@ -119,7 +119,7 @@ def test_without_a_root_no_age_counts() -> None:
     standing = Authority().standing(moment(1000))
     assert (standing.age_s, standing.freshness) == (None, None)
     assert standing.expects("P1")
-    assert not standing.revokes("drv-1", None)
+    assert not standing.revokes("drv-1", "drv-2")
 
 
 def test_with_a_root_and_nothing_else_nobody_comes_on_duty() -> None:

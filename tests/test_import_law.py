@@ -72,6 +72,7 @@ MODULES = {
         "agent.receipts",
         "agent.signed_time",
     },
+    "agent/table.py": {"agent.duty", "agent.stake", "agent.workflow", "drivers.readings"},
     "agent/custody.py": {
         "agent",
         "agent.asserting",
@@ -80,9 +81,9 @@ MODULES = {
         "agent.freshness",
         "agent.policy",
         "agent.session",
-        "agent.stake",
         "agent.standing",
         "agent.supervision",
+        "agent.table",
         "agent.workflow",
         "drivers.readings",
     },

@@ -180,6 +180,14 @@ def test_whoever_of_the_two_is_dismissed_the_login_is_over(subject: str) -> None
     assert counter.state.login is None
 
 
+@pytest.mark.parametrize("subject", [ANNA, BORIS])
+def test_whoever_of_the_two_is_dismissed_the_session_is_over(subject: str) -> None:
+    counter = first_done()
+    counter.login(BORIS)
+    decision = counter.do(Dismissed(at=counter.now, subject=subject, reason="wiped"))
+    assert (types(decision), counter.state.session) == (["custody.session_closed"], None)
+
+
 def test_on_stale_knowledge_both_need_a_card() -> None:
     counter = Counter(replace(RULES, session=Policy((frozenset({"fido2"}), *SETS))))
     counter.standing = Standing(age_s=300_000.0, freshness=Freshness.STALE)
