@@ -167,3 +167,17 @@ def write_record(postern: Postern, key: str, value: object) -> None:
     with contextlib.closing(sqlite3.connect(postern.state / "journal.db")) as store:
         store.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (key, json.dumps(value).encode()))
         store.commit()
+
+
+def test_a_journal_that_has_failed_does_not_keep_the_keys_alive(postern: Postern) -> None:
+    with postern.agent():
+        pass
+    with contextlib.closing(sqlite3.connect(postern.state / "journal.db")) as store:
+        store.execute("ALTER TABLE record ADD COLUMN more")
+        store.execute("PRAGMA user_version=2")
+        store.commit()
+    code, out, err = wipe(postern)
+    assert code == 74
+    assert err.startswith("the keys are wiped, but the journal failed: ")
+    assert "Flash may keep old copies" in out
+    assert set(keys(postern)) == {"device", "wiped"}
