@@ -114,9 +114,13 @@ class Bundles:
             await self._complete_if_whole(filling)
 
     async def forgotten(self, kind: str) -> None:
-        """A list is no longer believed, or there never was one: what it brought goes."""
+        """A list is no longer believed, or there never was one: what it brought opens nothing any more.
+
+        Its pages stay until the next start: a list that another key signs anew may name the same.
+        """
         self._filling.pop(kind, None)
-        await self._do(kind, None, partial(self._drop, kind))
+        if not await self._do(kind, None, partial(self._rows.suspend, kind)):
+            await self._do(kind, None, partial(self._drop, kind))
 
     async def page(self, raw: bytes) -> bool:
         """Take a page, if one of just these bytes is lacked; whether it was taken."""

@@ -360,6 +360,15 @@ class Rows:
             execute("UPDATE generation SET ver = ? WHERE number = ?", (ver, generation.number))
         self._look()
 
+    def suspend(self, bundle: str) -> bool:
+        """Nothing of the bundle opens any more, and its pages stay; False if nothing of it did before."""
+        with self._change() as execute:
+            found = execute(
+                "UPDATE generation SET current = 0, ver = NULL WHERE bundle = ? AND current = 1", (bundle,)
+            )
+        self._look()
+        return bool(found.rowcount)
+
     def drop(self, bundle: str) -> None:
         """Delete everything of a bundle, and its epoch keys."""
         with self._change() as execute:

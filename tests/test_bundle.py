@@ -213,6 +213,31 @@ async def test_whatever_the_order_of_lists_pages_and_restarts_the_last_list_is_w
     assert len(van.rows) == len(chosen)
 
 
+async def test_a_list_that_is_signed_anew_costs_no_page(van: Van) -> None:
+    """A key that signs bundles was thrown out: nothing opens until another has signed the same pages."""
+    document = van.press.print(badges(range(300)))
+    await van.bundles.accepted(document)
+    await van.fetch()
+    await van.bundles.forgotten("roster")
+    assert (van.subject(7), van.bundles.versions()) == (None, {})
+    van.press.signer = Press().signer
+    await van.bundles.accepted(van.press.signed(document.body.model_dump()))
+    assert van.bundles.wanted() == []
+    assert van.subject(7) == "drv-7"
+    assert van.told("fleet.bundle_completed")[-1]["changed"] == 0
+
+
+async def test_a_list_that_nobody_signs_anew_leaves_nothing(van: Van) -> None:
+    await van.bundles.accepted(van.press.print(badges(range(300))))
+    await van.fetch()
+    for _ in range(2):
+        await van.bundles.forgotten("roster")
+        van.stop()
+        van.start()
+        assert van.subject(7) is None
+    assert len(van.rows) == 0
+
+
 # -- what is not taken ----------------------------------------------------------------------------
 
 

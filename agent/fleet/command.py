@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.fleet import books, broker, ferry_command, keys_command, push_command
+from agent.fleet import books, broker, ferry_command, keys_command, order_command, push_command
 
 if TYPE_CHECKING:
     from agent.fleet.clerk import Clerk
@@ -59,6 +59,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     books.add_actions(actions)
     keys_command.add_actions(actions)
     push_command.add_actions(actions)
+    order_command.add_actions(actions)
     ferry_command.add_actions(actions)
 
 

@@ -1,0 +1,95 @@
+"""`postern fleet command`: have one device do something once, and hear what became of it.
+
+Exit codes: 0 done, 1 the broker did not take it, the device is away or no outcome came in time, 2 a mistake
+in what was typed or with a key, 4 the device did not do it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from agent.fleet import online
+
+BIRTH_S = 10.0
+"""Longest that the broker may take to bring what a device last said of itself."""
+EXIT_NOT_DONE = 4
+
+
+def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = actions.add_parser(
+        "command", help="have one device do something once, and wait for the outcome"
+    )
+    command.add_argument("name")
+    command.add_argument("--device", required=True)
+    command.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE", help="JSON or text")
+    command.add_argument("--operator", required=True, help="who orders it")
+    command.add_argument("--reason", required=True)
+    command.add_argument("--good-for", type=online.seconds, help="seconds; the most that its class allows")
+    command.add_argument("--wait", type=online.seconds, default=30.0, help="seconds for the outcome (30)")
+    online.add_options(command, _order)
+
+
+async def _order(given: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from agent.cli import Mistake
+    from agent.commands import COMMANDS, RANKS, Outcome
+    from agent.envelope import Envelope, Kind, told
+    from agent.fleet.keyring import Keyring
+    from agent.fleet.publish import OUTCOMES, birth, command
+    from agent.fleet.signing import Desk, Order
+    from agent.mqtt import ConnectionLost
+
+    keyring = Keyring(given.keys)
+    if given.name not in COMMANDS:
+        raise Mistake(f"expected one of {', '.join(COMMANDS)}, got {given.name!r}")
+    rank, shape = COMMANDS[given.name]
+    longest = RANKS[rank].longest_s
+    args = dict(_argument(text) for text in given.arg)
+    try:
+        shape.model_validate(args)
+    except ValidationError as error:
+        raise Mistake(f"--arg: {told(error)}") from error
+    async with online.connected(given) as connection:
+        state = await birth(connection, given.device, within=BIRTH_S)
+        if not state.get("online"):
+            raise ConnectionLost(f"{given.device} is not online: a command is for now, or for nobody")
+        order = Order(
+            rank=rank,
+            name=given.name,
+            args=args,
+            operator=given.operator,
+            reason=given.reason,
+            # For this connection of the device alone, whatever it believes the time to be.
+            nonce=state.get("time_nonce"),
+        )
+        with keyring.locked():
+            raw = Desk(keyring, int(time.time())).command(
+                given.device,
+                order,
+                lasts=int(min(given.good_for or longest, longest)),
+                signatures=RANKS[rank].signatures,
+            )
+        jti = Envelope.parse(Kind.COMMAND, raw).claims(Kind.COMMAND).jti
+        outcome = await command(connection, given.device, raw, jti, within=given.wait)
+    if outcome is None:
+        print(f"postern fleet: no outcome of {jti} in {given.wait:g} s; it may still come", file=sys.stderr)
+        return online.EXIT_FAILED
+    online.tell(
+        given, {"device": given.device, "command": jti, "type": outcome["type"], "data": outcome["data"]}
+    )
+    return 0 if OUTCOMES[outcome["type"]] is Outcome.SUCCEEDED else EXIT_NOT_DONE
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    from agent.cli import Mistake
+
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise Mistake(f"--arg: expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
