@@ -41,7 +41,6 @@ REFUSED = 0x80
 """Reason codes from here on are refusals."""
 
 _TOPIC = re.compile(r"postern/v1/([a-z0-9][a-z0-9-]{2,39})/up/([a-z]+)")
-_NONCE = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
 _GZIP = 16 + zlib.MAX_WBITS
 
 log = structlog.get_logger("collector")
@@ -86,13 +85,13 @@ class Collector:
         on_state: Callable[[DeviceLog], object] = lambda _: None,
         clerk: Clerk | None = None,
         on_finding: Callable[[Finding], object] = lambda _: None,
-        tell_time: Callable[[str, str], bytes] | None = None,
+        answer: Callable[[str, Entry], Sequence[tuple[str, bytes]]] = lambda _device, _birth: (),
     ) -> None:
         """One device or all of them. Collectors of one `share` divide the messages between them: if they
         have clerks, these must keep one file, since none of them sees all entries of a device.
 
         With a clerk an entry is new that was not in its file; without, one that this object has not seen.
-        `tell_time` signs what time it is, for a device and the nonce of its birth.
+        `answer` gives what a device is to be told at its birth: names below `down/`, and messages.
         """
         self.server = server
         self.devices: dict[str, DeviceLog] = {}
@@ -107,9 +106,9 @@ class Collector:
         self._on_state = on_state
         self._clerk = clerk
         self._on_finding = on_finding
-        self._tell_time = tell_time
-        self._asked: dict[str, str] = {}
-        """Nonces of births that have not been told the time, by device."""
+        self._answer = answer
+        self._born: dict[str, Entry] = {}
+        """Births that have not been answered, by device: the newest of each."""
         self._look_at = 0.0
 
     async def run(self) -> None:
@@ -150,11 +149,11 @@ class Collector:
                     if isinstance(new, New):
                         self._on_entry(new.entry)
             connection.acknowledge(message)
-            self._send_time(connection)
+            await self._answer_births(connection)
         while True:
             messages = await self._together(connection)
             work = [each for message in messages for each in self._take(message)]
-            self._send_time(connection)
+            await self._answer_births(connection)
             await self._book(self._clerk, connection, messages, work)
 
     async def _together(self, connection: Connection) -> list[Message]:
@@ -185,22 +184,33 @@ class Collector:
 
     async def _send_receipts(self, connection: Connection, outcome: Outcome) -> None:
         """Not retained: a device that is away is answered when its birth arrives."""
+        topics = [(f"postern/v1/{device}/down/receipt", note) for device, note in outcome.receipts.items()]
+        await self._send(connection, topics, content_type=NOTE)
+
+    async def _send(
+        self,
+        connection: Connection,
+        messages: Sequence[tuple[str, bytes]],
+        content_type: str | None = None,
+    ) -> None:
+        """In order; what the broker refuses is only told."""
         flying: deque[asyncio.Future[int]] = deque()
-        for device, note in outcome.receipts.items():
+        for topic, payload in messages:
             while flying and not connection.room:
                 _heard(await flying.popleft())
-            topic = f"postern/v1/{device}/down/receipt"
-            flying.append(connection.publish(topic, note, content_type=NOTE))
+            flying.append(connection.publish(topic, payload, content_type=content_type))
         for acked in flying:
             _heard(await acked)
 
-    def _send_time(self, connection: Connection) -> None:
-        """At once, whatever else has to be stored first: it is the time of now that is signed."""
-        asked, self._asked = self._asked, {}
-        for device, nonce in asked.items():
-            if self._tell_time is not None and connection.room:
-                told = connection.publish(f"postern/v1/{device}/down/time", self._tell_time(device, nonce))
-                told.add_done_callback(_heard_of_time)
+    async def _answer_births(self, connection: Connection) -> None:
+        """At once, whatever else has to be stored first: it is the time of now that is told."""
+        born, self._born = self._born, {}
+        answers = [
+            (f"postern/v1/{device}/down/{name}", raw)
+            for device, state in born.items()
+            for name, raw in self._answer(device, state)
+        ]
+        await self._send(connection, answers)
 
     # -- one message ------------------------------------------------------------------------------
 
@@ -244,9 +254,7 @@ class Collector:
             raise BadBatch(f"state: {error}") from None
         if not isinstance(state, dict):
             raise BadBatch(f"state: expected a JSON object, got {type(state).__name__}")
-        nonce = state.get("time_nonce")
-        if isinstance(nonce, str) and _NONCE.fullmatch(nonce):
-            self._asked[device.device] = nonce
+        self._born[device.device] = state
         device.state = state
         self._on_state(device)
         return Birth(device.device, state)
@@ -255,11 +263,6 @@ class Collector:
 def _heard(code: int) -> None:
     if code >= REFUSED:
         log.warning("answer refused by the broker", code=f"{code:#04x}")
-
-
-def _heard_of_time(told: asyncio.Future[int]) -> None:
-    if not told.cancelled() and told.exception() is None:
-        _heard(told.result())
 
 
 def _tell_of_wait(attempt: RetryCallState) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         metavar="VKEY",
         help="trust this device's key; repeatable",
     )
-    collect.add_argument("--keys", type=Path, metavar="DIR", help="tell devices the time, with the key in it")
+    collect.add_argument(
+        "--keys", type=Path, metavar="DIR", help="tell devices the time and roots they missed"
+    )
     collect.add_argument("--json", action="store_true", help="entries and summary as JSON, one object a line")
     collect.set_defaults(run=run)
     books.add_actions(actions)
@@ -95,6 +96,7 @@ async def _collect(
     given: argparse.Namespace, server: "Server", clerk: "Clerk | None"
 ) -> "tuple[Collector, list[Finding]]":
     """The collector as it was at the end, and the grave ones of its findings. Raises StoreFailed, BadNote."""
+    from agent.fleet.answers import Answers
     from agent.fleet.collect import Collector
     from agent.fleet.findings import GRAVE
 
@@ -118,7 +120,7 @@ async def _collect(
         on_state=show_state,
         clerk=clerk,
         on_finding=show_finding,
-        tell_time=_clock(given.keys) if given.keys else None,
+        answer=Answers(given.keys) if given.keys else lambda _device, _birth: (),
     )
     async with clerk or contextlib.nullcontext():
         running = asyncio.create_task(collector.run(), name="collector")
@@ -141,21 +143,6 @@ def _clerk(given: argparse.Namespace) -> "Clerk | None":
         return None
     signer = _signer(given) if given.key_file else None
     return Clerk(given.store, signer, [VerifierKey.parse(text) for text in given.device_key])
-
-
-def _clock(folder: Path) -> Callable[[str, str], bytes]:
-    """Signs the time. Raises KeyringError for a folder without the key."""
-    from agent.documents import Role
-    from agent.fleet.keyring import Keyring
-    from agent.fleet.signing import Desk
-
-    keyring = Keyring(folder)
-    keyring.signers(Role.TIME)
-
-    def tell(device: str, nonce: str) -> bytes:
-        return Desk(keyring, int(time.time())).time(device, nonce, time.time_ns() // 1_000_000)
-
-    return tell
 
 
 def _signer(given: argparse.Namespace) -> "SignerKey":

@@ -1,0 +1,55 @@
+"""What a device is told at its birth, by whoever has the keys at hand: the time, and roots it has missed."""
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.documents import Role
+from agent.fleet.keyring import Keyring, KeyringError
+from agent.fleet.signing import Desk
+
+Answer = tuple[str, bytes]
+"""A name below `down/`, and what to say there."""
+
+_NONCE = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
+
+log = structlog.get_logger("answers")
+
+
+class Answers:
+    """Reads the folder anew each time: keys may be changed meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises KeyringError for a folder that has no key to tell the time with."""
+        self._folder = folder
+        Keyring(folder).signers(Role.TIME)
+
+    def __call__(self, device: str, birth: Mapping[str, Any]) -> list[Answer]:
+        """What a device says of itself is not believed: it gets what anybody may have."""
+        try:
+            keyring = Keyring(self._folder)
+            return [*_roots(keyring, birth), *_time(keyring, device, birth)]
+        except KeyringError as error:
+            log.warning("no answer", device=device, reason=str(error))
+            return []
+
+
+def _roots(keyring: Keyring, birth: Mapping[str, Any]) -> list[Answer]:
+    """Those after the one it has, in order: each vouches for the next, and the broker keeps only the last."""
+    trust = birth.get("trust")
+    known = trust.get("root") if isinstance(trust, dict) else None
+    if not isinstance(known, int) or not 1 <= known < keyring.document.ver:
+        return []
+    return [("root", raw) for raw in keyring.roots()[known:]]
+
+
+def _time(keyring: Keyring, device: str, birth: Mapping[str, Any]) -> list[Answer]:
+    nonce = birth.get("time_nonce")
+    if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
+        return []
+    now_ns = time.time_ns()
+    return [("time", Desk(keyring, now_ns // 10**9).time(device, nonce, now_ns // 10**6))]
