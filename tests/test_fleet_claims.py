@@ -157,7 +157,7 @@ def test_a_line_that_comes_after_it_was_declared_lost_is_delivered(desk: Desk) -
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=300 if LONG else 40)
+@settings(max_examples=300 if LONG else 40, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(2, 60))
 def test_in_any_order_what_is_produced_is_delivered_or_declared(chance: random.Random, size: int) -> None:
     journal = Journal()

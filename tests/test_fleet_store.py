@@ -52,7 +52,7 @@ def test_an_entry_is_new_once_even_for_another_process(desk: Desk, tmp_path: Pat
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=300 if LONG else 40)
+@settings(max_examples=300 if LONG else 40, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 40))
 def test_order_and_duplicates_do_not_matter(chance: random.Random, size: int) -> None:
     journal = Journal().grow(size)
