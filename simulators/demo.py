@@ -1,8 +1,8 @@
 """A courier's morning, with no hardware: `postern demo`.
 
-Virtual scanners, RFID readers, a GNSS receiver and a fingerprint module on pseudo-terminals; the real
-agent reading them; a broker; and a small fleet side that receives. The network is cut and restored in the
-middle. At the end everything is added up: what sounded the good tone and did not arrive is lost, and then
+Virtual scanners, RFID and card readers, a GNSS receiver and a fingerprint module on pseudo-terminals; the
+real agent reading them; a broker; and a small fleet side that receives. The network is cut and restored in
+the middle. At the end everything is added up: what sounded the good tone and did not arrive is lost, and then
 the exit code is not 0.
 
 This is the one file of the simulators that knows the agent: its fleet side, to receive.
@@ -21,7 +21,8 @@ from typing import Any
 from agent.fleet.collect import Collector
 from agent.fleet.device_log import DeviceLog
 from agent.mqtt import Server
-from simulators.morning import BADGES, COLLEAGUE, COURIER, PIN, SLOT, Morning, StoryFailed, Tally
+from simulators.fido_card import FidoCard
+from simulators.morning import BADGES, COLLEAGUE, COURIER, PIN, RELIEF, SLOT, Morning, StoryFailed, Tally
 from simulators.relay import Relay
 from simulators.stage import CONFIG, Devices, agent, broker, devices, log_tail, postern
 from simulators.view import Scene, open_view
@@ -56,7 +57,8 @@ async def play(options: Options, folder: Path) -> int:
         config.write_text(
             CONFIG.format(state=folder / "state", host="127.0.0.1", port=network.port, dev=folder / "dev")
         )
-        await _provision(config, at)
+        card = FidoCard(fingers={"index"})
+        await _provision(config, at, card)
 
         def received(entry: dict[str, Any]) -> None:
             tally.take(entry)
@@ -73,7 +75,7 @@ async def play(options: Options, folder: Path) -> int:
         log = folder / "agent.log"
         failure = None
         async with agent(config, log):
-            morning = Morning(at, network, view, tally, options.seed, options.pace)
+            morning = Morning(at, card, network, view, tally, options.seed, options.pace)
             scene.facts = lambda: _facts(at, tally, morning, what)
             with live:
                 try:
@@ -96,13 +98,19 @@ async def _verify(journal: Path, keys: set[str]) -> int:
     return 0
 
 
-async def _provision(config: Path, at: Devices) -> None:
-    """Two drivers, as an operator would enter them; a template in the fingerprint module."""
+async def _provision(config: Path, at: Devices, card: FidoCard) -> None:
+    """Three drivers, as an operator would enter them: one has a template in the fingerprint module, one a
+    PIN, and one makes a credential on a fingerprint card."""
     at.finger.teach(SLOT, "thumb")
     base = ("roster", "add", "--config", str(config))
     await postern(*base, "--finger", f"finger:{SLOT}", COURIER, "badge", stdin=BADGES[COURIER])
     await postern(*base, COLLEAGUE, "badge", stdin=BADGES[COLLEAGUE])
     await postern(*base, COLLEAGUE, "pin", stdin=PIN)
+    at.cards.present(card)
+    card.touch("index")
+    await postern("cards", "make", RELIEF, "--port", str(at.cards.name), "--config", str(config))
+    card.lift()
+    at.cards.remove()
 
 
 def _facts(at: Devices, tally: Tally, morning: Morning, broker: str) -> Iterable[tuple[str, str]]:

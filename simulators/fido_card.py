@@ -124,8 +124,8 @@ class FidoCard:
         self.finger: str | None = None
         self.tries_left = WRONG_FINGERS
         self.credentials: list[Credential] = []
-        self.signed = 0
-        """Assertions made."""
+        self.tried = 0
+        """Fingers that were compared."""
         self._selected = False
         self._chain = b""
         self._rest = b""
@@ -229,6 +229,7 @@ class FidoCard:
             return bytes([declined.status])
 
     def _match(self) -> None:
+        self.tried += 1
         if not self.tries_left:
             raise Declined(Status.UV_BLOCKED)
         if self.finger not in self.fingers:
@@ -302,7 +303,6 @@ class FidoCard:
         chosen = found[0]
         chosen.counter += self.counts
         auth_data = self._auth_data(chosen, 0)
-        self.signed += 1
         answer: dict[int, Any] = {
             1: {"id": chosen.id, "type": "public-key"},
             2: auth_data,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from simulators.fido_card import FidoCard
 from simulators.relay import Relay
 from simulators.stage import Devices
 from simulators.view import View
@@ -25,7 +26,7 @@ PATIENCE_S = 12.0
 ACCEPTING = ("custody.accepted", "custody.offered", "custody.exception_noted")
 """Entry types that a parcel scan's good tone stands for."""
 
-COURIER, COLLEAGUE = "drv-7f3a91", "drv-c2d804"
+COURIER, COLLEAGUE, RELIEF = "drv-7f3a91", "drv-c2d804", "drv-19be66"
 BADGES = {COURIER: "0100a3e9ae", COLLEAGUE: "0100b71c02"}
 SLOT = 7
 PIN = "20261124"
@@ -87,8 +88,19 @@ def tagged(serial: int) -> tuple[str, str]:
 class Morning:
     """The story, step by step. Every step waits for what it is about."""
 
-    def __init__(self, at: Devices, network: Relay, view: View, tally: Tally, seed: int, pace: float) -> None:
+    def __init__(
+        self,
+        at: Devices,
+        card: FidoCard,
+        network: Relay,
+        view: View,
+        tally: Tally,
+        seed: int,
+        pace: float,
+    ) -> None:
         self.at = at
+        self.card = card
+        """The relief driver's."""
         self.network = network
         self.view = view
         self.tally = tally
@@ -113,11 +125,12 @@ class Morning:
         await self._hand_to_colleague()
         await self._trip_over_the_cable()
         await self._end()
+        await self._relief()
 
     async def _wait_for_devices(self) -> None:
-        self.view.step("the agent finds its seven devices")
+        self.view.step("the agent finds its eight devices")
         await self._until(
-            lambda: self.tally.types["device.ready"] >= len(self.at.all()), "seven devices ready"
+            lambda: self.tally.types["device.ready"] >= len(self.at.all()), "eight devices ready"
         )
         await self._until(lambda: self.at.gun.packeted, "the handheld in packet mode")
 
@@ -208,11 +221,26 @@ class Morning:
 
     async def _end(self) -> None:
         self.view.step("the shift ends")
+        was = self.tally.types["custody.session_closed"]
         await self._control("POSTERN:END")
-        await self._until(lambda: self.tally.types["custody.session_closed"] >= 1, "the end of the session")
+        await self._until(lambda: self.tally.types["custody.session_closed"] > was, "the end of the session")
         await self._until(lambda: self.tally.lost == 0, "every accepted scan with the fleet")
         refused = self.tally.refused
         await self._until(lambda: refused.total() >= self.tally.bad_tones, "every refusal with the fleet")
+
+    async def _relief(self) -> None:
+        self.view.step("the relief driver's fingerprint card, and a finger it does not know: refused")
+        was = self.tally.types["identity.refused"]
+        await self._hold_card("stranger")
+        await self._until(lambda: self.tally.types["identity.refused"] > was, "a refusal")
+        self.view.step("its holder's finger: the card signs, and a session opens without badge or PIN")
+        was = self.tally.types["custody.session_opened"]
+        await self._hold_card("index")
+        await self._until(lambda: self.tally.types["custody.session_opened"] > was, "a session")
+        await self._breathe()
+        label = self._new_sscc()
+        await self._scan(f"]C100{label}", f"sscc:{label}", code_type=0x0F)
+        await self._end()
 
     # -- hands ------------------------------------------------------------------------------------
 
@@ -259,6 +287,20 @@ class Morning:
         await asyncio.sleep(0.15)
         self.at.badge.remove()
         await asyncio.sleep(0.5)
+
+    async def _hold_card(self, finger: str) -> None:
+        """Hold the card to the reader, lay a finger on it when it is asked for, and take it away."""
+        asked = self.tally.types["identity.card_asked"]
+        self.at.cards.present(self.card)
+        await self._until(lambda: self.tally.types["identity.card_asked"] > asked, "the card to be asked")
+        signed = self.card.tried
+        self.card.touch(finger)
+        await self._until(lambda: self.card.tried > signed, "the card to have looked at the finger")
+        self.card.lift()
+        await self._breathe()
+        self.at.cards.remove()
+        # Longer than the reader's presence time: held there again sooner, it would never have left.
+        await asyncio.sleep(0.8)
 
     async def _breathe(self) -> None:
         await asyncio.sleep(self.pace * self.chance.uniform(0.5, 1.5))

@@ -24,6 +24,7 @@ from simulators.em4100 import Em4100Reader
 from simulators.gnss import GnssReceiver
 from simulators.line import LineScanner
 from simulators.m100 import M100Reader
+from simulators.pn532 import Pn532Reader
 from simulators.r503 import FingerprintModule
 from simulators.ssi import SsiScanner
 
@@ -40,8 +41,8 @@ plain = true
 
 [custody]
 tones = "gun"          # sounds for what cannot beep: the RFID tunnel, the badge reader
-session = [["badge", "slot"], ["badge", "pin"]]
-handover = [["badge", "pin"], ["badge", "slot"]]
+session = [["fido2"], ["badge", "slot"], ["badge", "pin"]]
+handover = [["fido2"], ["badge", "pin"], ["badge", "slot"]]
 window = 1.0
 
 [unit.gun]             # a Zebra handheld in packet mode
@@ -66,6 +67,10 @@ port = "{dev}/badge"
 kind = "r503"
 port = "{dev}/finger"
 
+[unit.cards]           # a reader for fingerprint cards
+kind = "pn532"
+port = "{dev}/cards"
+
 [unit.keypad]
 kind = "line"
 role = "keypad"
@@ -86,6 +91,7 @@ class Devices:
     tunnel: M100Reader
     badge: Em4100Reader
     finger: FingerprintModule
+    cards: Pn532Reader
     keypad: LineScanner
     gps: GnssReceiver
 
@@ -112,6 +118,7 @@ async def devices(folder: Path) -> AsyncIterator[Devices]:
         tunnel=M100Reader(folder / "tunnel"),
         badge=Em4100Reader(folder / "badge"),
         finger=FingerprintModule(folder / "finger"),
+        cards=Pn532Reader(folder / "cards"),
         keypad=LineScanner(folder / "keypad"),
         gps=GnssReceiver(folder / "gps", rate=5.0),
     )

@@ -39,6 +39,7 @@ KINDS = {
     "tunnel": "m100",
     "badge": "em4100",
     "finger": "r503",
+    "cards": "pn532",
     "keypad": "line",
     "gps": "nmea",
 }
@@ -67,7 +68,7 @@ async def van(folder: Path) -> AsyncIterator[tuple[Site, Devices, Peer]]:
 async def all_ready(site: Site) -> None:
     await site.start_agent()
     await site.ready(*KINDS)
-    await site.until(lambda: len(site.of("device.ready")) >= len(KINDS), "seven devices at the fleet")
+    await site.until(lambda: len(site.of("device.ready")) >= len(KINDS), "eight devices at the fleet")
 
 
 async def count(site: Site, kind: str, wanted: int) -> None:
