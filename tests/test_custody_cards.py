@@ -238,3 +238,24 @@ def test_a_handover_to_a_recipient_is_none_of_the_cards_business() -> None:
     at.control("handover:recipient")
     at.scan("P1")
     assert stake(at.hold_card()) == ("session", "")
+
+
+# -- what a static token is worth beside it -------------------------------------------------------
+
+
+def test_a_recorded_token_alone_begins_a_login_and_opens_nothing() -> None:
+    at = Counter(RULES_WITH_CARDS)
+    at.badge(CLEO)
+    assert types(at.show("static", CLEO)) == ["custody.session_opened"]
+    at.control("end")
+    assert types(at.show("static", CLEO)) == ["identity.factor_shown"]
+    at.later(RULES.login)
+    assert types(at.show("static", CLEO)) == ["identity.login_lapsed", "identity.factor_shown"]
+    assert at.state.session is None
+
+
+def test_a_recorded_token_alone_receives_no_parcel() -> None:
+    at = table("P1")
+    for _ in range(3):
+        assert types(at.show("static", BORIS)) == ["identity.factor_shown"]
+    assert at.parcels["P1"].offered
