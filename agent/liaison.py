@@ -157,21 +157,36 @@ class Liaison:
     # -- what is pinned ---------------------------------------------------------------------------
 
     async def _trusted(self) -> Trusted | None:
-        """What is believed; None where no root was ever put here, or none that can be read."""
-        remembered = f"{PREFIX}root" in self._journal.records
+        """What is believed; None where no root was ever put here, or nothing of it can be read."""
+        records = self._journal.records
+        remembered = f"{PREFIX}root" in records
+        problem: Refused | None = None
+        sources: list[bytes | None] = [None]
         try:
-            raw = _read(self._root)
-            if raw is None and not remembered:
+            if (raw := _read(self._root)) is not None:
+                sources.insert(0, raw)
+            elif not remembered:
                 return None
-            return Trusted.load(raw, self._audience, self._journal.records)
         except Refused as refused:
-            log.error("root cannot be used", path=str(self._root), reason=str(refused))
-            data = {"reason": refused.reason, "detail": refused.detail, "remembered": remembered}
-            await self._report(Draft("fleet.root_refused", self._audience.device, data))
-        if remembered:
-            return Trusted.load(None, self._audience, self._journal.records)
+            problem = refused
+        for source in sources:
+            try:
+                trusted = Trusted.load(source, self._audience, records)
+            except Refused as refused:
+                problem = problem or refused
+                continue
+            if problem is not None:
+                await self._tell_of_root(problem, remembered)
+            return trusted
+        if problem is not None:
+            await self._tell_of_root(problem, remembered)
         self._roster.authority = replace(self._roster.authority, knowledge_at=lambda: NEVER)
         return None
+
+    async def _tell_of_root(self, problem: Refused, remembered: bool) -> None:
+        log.error("root cannot be used", path=str(self._root), reason=str(problem))
+        data = {"reason": problem.reason, "detail": problem.detail, "remembered": remembered}
+        await self._report(Draft("fleet.root_refused", self._audience.device, data))
 
     def _manifest(self) -> Callable[[str], bool] | None:
         rows = self._roster.rows

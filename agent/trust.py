@@ -9,6 +9,7 @@ Documents come into force as a set: what the newest head names is staged until a
 never wait for a head: a new root, and revocations, which only take away.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -309,7 +310,7 @@ class Trusted:
             pinned=root["pinned"],
             root=_loaded(Kind.ROOT, root),
             head=head and _loaded(Kind.HEAD, head),
-            held={name: _loaded(Kind(name.partition("/")[0]), each) for name, each in held.items()},
+            held=_readable(held),
             revoked=revoked,
             since=records.get(f"{PREFIX}since", {}),
             knowledge_at=records.get(f"{PREFIX}known"),
@@ -332,6 +333,15 @@ class Accepted:
 
 def _record(document: Document[Any]) -> dict[str, Any]:
     return {"raw": document.raw.decode("ascii"), "signers": list(document.signers)}
+
+
+def _readable(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Document[Any]]:
+    """What can still be read. The rest is brought again as the head has it, and no older one can be."""
+    found: dict[str, Document[Any]] = {}
+    for name, record in records.items():
+        with contextlib.suppress(Refused):
+            found[name] = _loaded(Kind(name.partition("/")[0]), record)
+    return found
 
 
 def _loaded(kind: Kind, record: Mapping[str, Any]) -> Document[Any]:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent.bundle import Bundles
 from agent.clock import BUILT_UTC_NS, NS, Correction, Moment, SystemClock, Trust
+from agent.commands import unsettled
 from agent.envelope import Kind
 from agent.errands import Errands
 from agent.fleet.sealing import Epoch, Recipient, RowOf, seal_all
@@ -25,7 +26,7 @@ from agent.standing import Authority as Standings
 from agent.trust import Trusted
 from agent.workflow import Draft
 from agent.writer import JournalFailed
-from drivers.readings import OpenDoor, Signal
+from drivers.readings import ActionDone, OpenDoor, Signal
 from tests.authority import DAY, NOON, SELF, Authority
 from tests.moments import NOON_NS
 
@@ -96,9 +97,9 @@ class Device:
         await self.journal.open()
         self.rows = Rows(self._folder / "roster.db", KEYS)
         self.bundles = Bundles(self.rows, self.seal, SELF.name, self.report)
-        errands = Errands(self.journal, SELF.device, self.premises, self.stamp)
+        self.errands = Errands(self.journal, SELF.device, self.premises, self.stamp)
         trusted = Trusted.load(self.first, SELF, self.journal.records)
-        self.post = Postbox(trusted, self.journal, self.bundles, errands, clock=self.clock, house=self)
+        self.post = Postbox(trusted, self.journal, self.bundles, self.errands, clock=self.clock, house=self)
         await self.post.restore()
         self.post.connected()
 
@@ -519,3 +520,41 @@ async def test_what_was_begun_in_another_life_is_reported_once(device: Device) -
         await device.start()
     unknown = await device.entries("command.outcome_unknown")
     assert [each["name"] for each in unknown] == ["open_door"]
+
+
+def doors(device: Device, *numbers: int) -> list[tuple[str, bytes]]:
+    return [("command", command(device, "open_door", n, "C", unit="doors", door=n)) for n in numbers]
+
+
+def ordered(device: Device) -> list[int]:
+    return [action.door for _, action in device.premises.asked if isinstance(action, OpenDoor)]
+
+
+async def test_doors_of_one_unit_are_opened_one_after_the_other(device: Device) -> None:
+    device.premises.units.add("doors")
+    await device.told(*doors(device, 1, 2, 3))
+    assert ordered(device) == [1]
+    device.errands.done("doors", ActionDone(action=OpenDoor(door=9), ok=True))
+    device.errands.done("gate", ActionDone(action=OpenDoor(door=1), ok=True))
+    assert ordered(device) == [1], "that was somebody else's"
+    device.errands.done("doors", ActionDone(action=OpenDoor(door=1), ok=False, reason="silent", unknown=True))
+    device.errands.done("doors", ActionDone(action=OpenDoor(door=2), ok=False, reason="refused"))
+    device.errands.done("doors", ActionDone(action=OpenDoor(door=3), ok=True))
+    assert ordered(device) == [1, 2, 3]
+    told = await device.entries("command.succeeded", "command.failed", "command.outcome_unknown")
+    assert [(each["args"]["door"], each["detail"]) for each in told] == [
+        (1, "silent"),
+        (2, "refused"),
+        (3, ""),
+    ]
+    assert not unsettled(device.journal.records)
+
+
+async def test_a_door_that_had_to_wait_past_its_time_stays_shut(device: Device) -> None:
+    device.premises.units.add("doors")
+    await device.told(*doors(device, 1, 2))
+    device.board.pass_time(121)
+    device.errands.done("doors", ActionDone(action=OpenDoor(door=1), ok=True))
+    assert ordered(device) == [1]
+    (failed,) = await device.entries("command.failed")
+    assert (failed["args"]["door"], failed["detail"]) == (2, "expired")

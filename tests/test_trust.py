@@ -493,6 +493,19 @@ def test_what_is_remembered_outlives_the_file_of_the_root(fleet: Authority) -> N
         Trusted.load(None, SELF, {})
 
 
+def test_a_document_that_can_be_read_no_more_is_brought_again_as_the_head_has_it(fleet: Authority) -> None:
+    first = fleet.root()
+    trusted, records = remembered(fleet, first)
+    records["trust/doc/bundle/roster"]["raw"] = "rotten"
+    again = Trusted.load(first, SELF, records)
+    assert (again.complete, again.head) == (False, trusted.head)
+    assert refusal(again, Kind.BUNDLE, fleet.bundle("roster", 2)) == Reason.ROLLED_BACK
+    assert after(again, (Kind.BUNDLE, trusted.held["bundle/roster"].raw)).complete
+    records["trust/head"]["raw"] = "rotten"
+    with pytest.raises(Refused):
+        Trusted.load(first, SELF, records)
+
+
 def test_a_device_without_records_trusts_its_root_alone(fleet: Authority) -> None:
     assert Trusted.load(fleet.root(), SELF, {}).dump().keys() == {"trust/root", "trust/since"}
 
