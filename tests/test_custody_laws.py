@@ -1,18 +1,19 @@
 """What holds in custody whatever happens, in any order: found by random days at the counter."""
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.custody import EXCEPTIONS, TO, Workflow
+from agent.custody import EXCEPTIONS, TO, Rules, Workflow
 from agent.freshness import Freshness
+from agent.policy import Policy
 from agent.standing import ALONE, Standing
 from agent.workflow import Decision, LabelRead, Outcome, Woken
 from drivers.readings import Signal, Tone
-from tests.counter import ANNA, BORIS, CLEO, FINGERS, Counter
+from tests.counter import ANNA, BORIS, CLEO, FINGERS, RULES, SETS, Counter
 
 ACCEPTING = {
     "custody.accepted",
@@ -58,6 +59,8 @@ STEPS = st.one_of(
     st.tuples(st.just("later"), st.sampled_from([0.5, 20.0, 31.0, 280.0, 301.0])),
     st.tuples(st.just("reboot")),
 )
+BY_TWO = replace(RULES, session=Policy(SETS, second_person=True), handover=Policy(SETS, second_person=True))
+HOUSES = st.sampled_from([RULES, BY_TWO])
 DAYS = st.lists(STEPS, min_size=10, max_size=60)
 
 
@@ -102,9 +105,11 @@ def holders(counter: Counter) -> dict[str, str]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(DAYS)
-def test_no_parcel_comes_or_goes_or_changes_hands_without_its_entry(day: list[tuple[Any, ...]]) -> None:
-    counter = Counter()
+@given(DAYS, HOUSES)
+def test_no_parcel_comes_or_goes_or_changes_hands_without_its_entry(
+    day: list[tuple[Any, ...]], rules: Rules
+) -> None:
+    counter = Counter(rules)
     for action in day:
         before, said = holders(counter), len(counter.said)
         step(counter, action)
@@ -123,9 +128,11 @@ def test_no_parcel_comes_or_goes_or_changes_hands_without_its_entry(day: list[tu
 
 
 @settings(max_examples=300, deadline=None)
-@given(DAYS)
-def test_every_tone_has_its_entry_and_every_scan_one_of_both(day: list[tuple[Any, ...]]) -> None:
-    counter = Counter()
+@given(DAYS, HOUSES)
+def test_every_tone_has_its_entry_and_every_scan_one_of_both(
+    day: list[tuple[Any, ...]], rules: Rules
+) -> None:
+    counter = Counter(rules)
     for action in day:
         decision = step(counter, action)
         if decision is None:
@@ -144,15 +151,44 @@ def test_every_tone_has_its_entry_and_every_scan_one_of_both(day: list[tuple[Any
 
 
 @settings(max_examples=300, deadline=None)
-@given(DAYS, st.randoms(use_true_random=False))
-def test_a_restart_between_any_two_steps_changes_nothing(day: list[tuple[Any, ...]], chance: Any) -> None:
-    steady, killed = Counter(), Counter()
+@given(DAYS, HOUSES, st.randoms(use_true_random=False))
+def test_a_restart_between_any_two_steps_changes_nothing(
+    day: list[tuple[Any, ...]], rules: Rules, chance: Any
+) -> None:
+    steady, killed = Counter(rules), Counter(rules)
     for action in day:
         if chance.random() < 0.5:
             killed.restart()
         assert step(steady, action) == step(killed, action)
     assert (steady.state, steady.parcels) == (killed.state, killed.parcels)
     assert steady.said == killed.said
+
+
+@settings(max_examples=300, deadline=None)
+@given(DAYS)
+def test_where_two_are_wanted_nothing_is_opened_or_received_by_one(day: list[tuple[Any, ...]]) -> None:
+    counter = Counter(BY_TWO)
+    for action in day:
+        said = len(counter.said)
+        step(counter, action)
+        for entry in counter.said[said:]:
+            if entry.type == "custody.session_opened":
+                assert entry.data["second_person"]["ref"] != entry.subject
+            if entry.type == "custody.handed_over" and entry.data["to"]["kind"] == "driver":
+                assert entry.data["to"]["second_person"]["ref"] != entry.data["to"]["ref"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(DAYS)
+def test_with_whatever_happens_next_who_is_revoked_is_off_duty(day: list[tuple[Any, ...]]) -> None:
+    """Nor does anybody stay who was let in with their help; half a login of theirs is gone as well."""
+    counter = Counter(BY_TWO)
+    for action in day:
+        step(counter, action)
+        if counter.standing is REVOKED:
+            counter.wake()
+            people = [each.people for each in (counter.state.session, counter.state.login) if each]
+            assert BORIS not in {person for group in people for person in group}
 
 
 @settings(max_examples=200, deadline=None)
