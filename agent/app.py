@@ -467,7 +467,12 @@ class App:
                 "rolled_back": self.journal.records.get(ROLLED_BACK),
             },
             "uplink": uplink
-            and {"online": uplink.online, "reason": uplink.reason, "backlog": uplink.backlog},
+            and {
+                "online": uplink.online,
+                "reason": uplink.reason,
+                "backlog": uplink.backlog,
+                "lanes": uplink.lanes,
+            },
             "session": duty.session and {"driver": duty.session.driver, "held": self.decider.desk.held},
             "knowledge": self._knowledge(),
             "fleet": self.liaison.report(),

@@ -9,11 +9,10 @@ Some are security state: nothing but an append ever changes one.
 import asyncio
 import json
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent import store
 from agent.clock import Moment, rfc3339
@@ -21,15 +20,16 @@ from agent.ledger import TILE, Frontier, leaf_hash
 from agent.notary import Notary
 from agent.soundness import deep_check
 from agent.store import Stored
+from agent.tail import Tail
 from agent.workflow import Draft, Lane
 from agent.writer import JournalFailed, Writer
 
 SALVAGE = "salvage"
 """The record that says that a damaged file is still being copied from."""
-TAIL = 4096
-"""Newest durable entries kept in memory, so that a live uplink never reads the file."""
-TAIL_BYTES = 4 * 1024 * 1024
-"""The same in bytes: a QR code of the longest kind makes an entry of 10 KB."""
+STRIDE = 8192
+"""Entries that are looked through at once for those of one lane: a commit may have to wait for that."""
+
+T = TypeVar("T")
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -56,6 +56,12 @@ class Journal:
         """Random name of this file's life; the first half of every entry's id."""
         self.last = 0
         """Sequence of the newest durable entry."""
+        self.newest = dict.fromkeys(Lane, 0)
+        """The same of each lane; of what was there at opening nobody knows, and each may go to its end."""
+        self.opened_at = 0
+        """Sequence of the newest entry at opening."""
+        self.made = dict.fromkeys(Lane, 0)
+        """Entries of each lane since then, without those that were declared lost."""
         self.used = 0
         """Bytes in use, as measured with every tile."""
         self.records: dict[str, Any] = {}
@@ -65,9 +71,8 @@ class Journal:
         self._frontier = Frontier()
         """The tree of everything durable."""
         self._next = 1
-        self._tail: deque[Stored] = deque()
-        self._tail_bytes = 0
-        self._handed = 0
+        self._tail = Tail()
+        self._handed = dict.fromkeys(Lane, 0)
         self._reading = 0
         """Reads of the file under way."""
         self._doomed: frozenset[int] = frozenset()
@@ -93,6 +98,8 @@ class Journal:
         self.epoch, self.last, self.records = loaded.epoch, loaded.last, loaded.records
         self._frontier, self.used = loaded.frontier, loaded.used
         self._next = self.last + 1
+        self.opened_at = self.last
+        self.newest = dict.fromkeys(Lane, self.last)
         if self._key is not None:
             origin = f"{self.source.removeprefix('/postern/')}/{self.epoch}"
             self.notary = Notary(self._key, origin, loaded.checkpoint, loaded.note)
@@ -144,11 +151,17 @@ class Journal:
         """Durable entries in order after `after`: at most so many and so many bytes, but at least one."""
         if after >= self.last:
             return []
-        found = await self._find(after, entries, size)
-        kept = [stored for stored in found if stored.sequence not in self._doomed]
+        recent = self.recent(after)
+        if recent is not None:
+            found = store.within(islice(recent, entries), size)
+            kept = found
+        else:
+            found = await self._look(lambda connection: store.read(connection, after, entries, size))
+            kept = self._allowed(found)
         if found and not kept:
             return await self.read(found[-1].sequence, entries=entries, size=size)
-        self._handed = max(self._handed, kept[-1].sequence if kept else 0)
+        for lane in Lane if kept else ():
+            self.hand_out(lane, kept[-1].sequence)
         return kept
 
     async def naming(self, text: str, after: int, upto: int) -> list[Stored]:
@@ -165,10 +178,46 @@ class Journal:
             lambda connection: store.salvaged_naming(connection, wanted), reads=True
         )
 
-    @property
-    def handed(self) -> int | None:
-        """Up to where entries have been read: they may be on their way. None while some are being read."""
-        return None if self._reading else self._handed
+    async def read_lane(
+        self, lane: Lane, after: int, *, entries: int, size: int, make: Callable[[list[Stored]], T]
+    ) -> tuple[int, T | None]:
+        """Of one lane: up to where there was a look for the next entries, and what `make` makes of them.
+
+        None where that look found none. `make` is called by the thread that reads: everything in one hop.
+        """
+        until, allowed = min(after + STRIDE, self.last), self._allowed
+
+        def job(connection: sqlite3.Connection) -> tuple[int, int, T | None]:
+            found = store.read_lane(connection, lane, (after, until), entries, size)
+            kept = allowed(found)
+            looked = found[-1].sequence if found else until
+            return looked, kept[-1].sequence if kept else 0, make(kept) if kept else None
+
+        looked, handed, made = await self._look(job)
+        self.hand_out(lane, handed)
+        return looked, made
+
+    def recent(self, after: int) -> Iterator[Stored] | None:
+        """Durable entries after `after` that are in memory; None where the file has to be asked for some."""
+        recent = self._tail.after(after)
+        if recent is None or not self._doomed:
+            return recent
+        doomed = self._doomed
+        return (stored for stored in recent if stored.sequence not in doomed)
+
+    def hand_out(self, lane: Lane, to: int) -> None:
+        """Entries of this lane up to here may be on their way from now on."""
+        self._handed[lane] = max(self._handed[lane], to)
+
+    def handed(self, lane: Lane) -> int | None:
+        """Up to where a lane was handed out. None while somebody is just being given some."""
+        return None if self._reading else self._handed[lane]
+
+    async def count(self, after: int, until: int, beyond: Sequence[int]) -> list[int]:
+        """How many entries of each lane there are between two sequences, beyond one of the lane's own."""
+        return await self._writer.submit(
+            lambda connection: store.count(connection, (after, until), beyond), reads=True
+        )
 
     async def root_at(self, size: int) -> bytes | None:
         """The root of the first `size` entries, pruned ones among them; None while there are fewer."""
@@ -260,8 +309,9 @@ class Journal:
         drafts: Sequence[Draft],
         at: Moment,
         position: Mapping[str, Any],
+        lane: Lane = Lane.TELEMETRY,
     ) -> asyncio.Future[None]:
-        """Delete lines of a complete tile in one transaction with the entries that say so.
+        """Delete lines of one lane in a complete tile, in one transaction with the entries that say so.
 
         None of those up to `handed`: they may arrive. Not before the future of the last call is done.
         """
@@ -276,8 +326,8 @@ class Journal:
             self.used = store.usage(connection)
 
         def declared() -> None:
-            while self._tail and self._tail[0].sequence <= doomed[-1]:
-                self._tail_bytes -= len(self._tail.popleft().line)
+            self._tail.forget(doomed[-1])
+            self.made[lane] -= len(doomed)
             self._doomed = frozenset()
             self._durable(rows)
 
@@ -290,17 +340,17 @@ class Journal:
         """
         await self._writer.submit(lambda _: None, reads=True)
 
-    async def _find(self, after: int, entries: int, size: int) -> list[Stored]:
-        if self._tail and self._tail[0].sequence <= after + 1:
-            begin = after + 1 - self._tail[0].sequence
-            return store.within(islice(self._tail, begin, begin + entries), size)
+    async def _look(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Read entries from the file that are to be handed out."""
         self._reading += 1
         try:
-            return await self._writer.submit(
-                lambda connection: store.read(connection, after, entries, size), reads=True
-            )
+            return await self._writer.submit(job, reads=True)
         finally:
             self._reading -= 1
+
+    def _allowed(self, found: list[Stored]) -> list[Stored]:
+        doomed = self._doomed
+        return [stored for stored in found if stored.sequence not in doomed] if doomed else found
 
     def _write(
         self, connection: sqlite3.Connection, rows: Sequence[store.Row], changes: Sequence[store.Change]
@@ -341,11 +391,10 @@ class Journal:
     def _durable(self, rows: list[tuple[int, Lane, bytes]]) -> None:
         if not rows:
             return
-        for sequence, _, line in rows:
-            self._tail.append(Stored(sequence, line))
-            self._tail_bytes += len(line)
-        while len(self._tail) > TAIL or self._tail_bytes > TAIL_BYTES:
-            self._tail_bytes -= len(self._tail.popleft().line)
+        self._tail.add(Stored(sequence, line, lane) for sequence, lane, line in rows)
+        for sequence, lane, _ in rows:
+            self.newest[lane] = sequence
+            self.made[lane] += 1
         self.last = rows[-1][0]
         self._frontier = self._frontier.append(*(leaf_hash(line) for _, _, line in rows))
         if self.notary is not None and self.notary.due(self.last):

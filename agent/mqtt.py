@@ -8,7 +8,6 @@ reason code of its PUBACK, which is the only place where it shows.
 import asyncio
 import contextlib
 import ssl
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -20,6 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from agent.arrivals import Arrivals
 from agent.paho_client import UNREADABLE, Paho, properties_of
 from agent.wire import Wire, open_wire
 
@@ -44,6 +44,8 @@ packet identifier, 4 of property length."""
 WITH_WILL = 0x04
 """Disconnect, and publish the will all the same."""
 QOS_NOT_SUPPORTED = 0x9B
+REFUSED = 0x80
+"""Reason codes from here on say no."""
 
 
 class ConnectionLost(Exception):
@@ -114,12 +116,9 @@ class Connection:
         self._greeted = False
         self.lost: asyncio.Future[ConnectionLost] = self._loop.create_future()
         """Gets the reason when the connection is over."""
-        self._messages: deque[Message] = deque()
-        self._arrived = asyncio.Event()
+        self._arrivals: Arrivals[Message] = Arrivals(MESSAGES)
         self._held = False
         """Whether the broker has to wait until messages are taken."""
-        self.dropped = 0
-        """Messages of QoS 0 that came faster than they were taken."""
         self.window = WINDOW
         """Publishes that may be unacknowledged at one time."""
         self.packet_limit = MAXIMUM_PACKET
@@ -209,7 +208,7 @@ class Connection:
         except TimeoutError as error:
             raise ConnectionLost(f"no answer to a subscription within {CONNECT_S:g} s") from error
         for name, code in zip(filters, codes, strict=True):
-            if code >= 128:
+            if code >= REFUSED:
                 raise ConnectionLost(f"subscription to {name} refused", code)
 
     def unsubscribe(self, *filters: str) -> None:
@@ -219,19 +218,23 @@ class Connection:
     async def receive(self) -> Message:
         """The next message. Raises ConnectionLost, also for what is left: it could not be acknowledged."""
         while not self.lost.done():
-            if self._messages:
-                message = self._messages.popleft()
+            message = self._arrivals.take()
+            if message is not None:
                 self._go_on()
                 return message
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self._arrivals.more()
         raise self.lost.result().again()
 
     def waiting(self) -> list[Message]:
         """Take what has arrived, without waiting for more. Nothing once the connection is over."""
-        arrived, self._messages = list(self._messages), deque()
+        arrived = self._arrivals.take_all()
         self._go_on()
         return arrived
+
+    @property
+    def dropped(self) -> int:
+        """Messages of QoS 0 that came faster than they were taken."""
+        return self._arrivals.dropped
 
     def acknowledge(self, message: Message) -> None:
         """Tell the broker that a message is dealt with and need not come again."""
@@ -281,7 +284,7 @@ class Connection:
 
     def on_readable(self) -> None:
         while self._wire is not None and self._wire.readable and not self.lost.done():
-            if len(self._messages) > MESSAGES:
+            if self._arrivals.full:
                 self._held = True
                 self._wire.hold()
                 break
@@ -290,7 +293,7 @@ class Connection:
 
     def _go_on(self) -> None:
         """Let the broker bring more, if it had to wait and there is room again."""
-        if self._held and self._wire is not None and len(self._messages) <= MESSAGES:
+        if self._held and self._wire is not None and not self._arrivals.full:
             self._held = False
             self._wire.go_on()
             self._loop.call_soon(self.on_readable)
@@ -361,8 +364,7 @@ class Connection:
             _fail(waiting, reason)
         self._acks.clear()
         self._granted.clear()
-        self._messages.clear()
-        self._arrived.set()
+        self._arrivals.end()
 
     # -- what paho tells --------------------------------------------------------------------------
 
@@ -401,11 +403,7 @@ class Connection:
         arrived = Message(
             message.topic, bytes(message.payload), pairs, message.retain, message.mid, message.qos
         )
-        if message.qos or len(self._messages) < MESSAGES:
-            self._messages.append(arrived)
-            self._arrived.set()
-        else:
-            self.dropped += 1
+        self._arrivals.put(arrived, droppable=not message.qos)
 
 
 def publish_overhead(topic: str, content_type: str, properties: Iterable[tuple[str, str]]) -> int:

@@ -13,11 +13,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.cursors import AHEAD, CURSOR
 from agent.journal import SALVAGE, Journal
 from agent.salvage import NewerJournal, Salvage, Salvaged, check, newest_set_aside, set_aside
 from agent.writer import JournalBusy, JournalFailed
 
-_OF_ITS_FILE = ("epoch", "cursor", "receipt", SALVAGE)
+_OF_ITS_FILE = ("epoch", CURSOR, AHEAD, "receipt", SALVAGE)
 """Records that mean something only in the file they were in."""
 
 

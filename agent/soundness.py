@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.cursors import Cursors
 from agent.keyfile import sync_folder
 from agent.ledger import HASH, TILE, leaf_hash, subtree_root
 from agent.note import BadNote, Checkpoint, Note
@@ -180,8 +181,7 @@ def _check_content(file: File, roots: dict[str, int]) -> None:
         if checkpoint.size != size or not checkpoint.origin.endswith(f"/{epoch}"):
             raise _Damaged(f"checkpoint {size} is of {checkpoint.origin} at {checkpoint.size}")
         signed.append(size)
-    cursor = records.get("cursor", 0)
-    for meaning, size in (("signed", max(signed)), ("sent", cursor if isinstance(cursor, int) else 0)):
+    for meaning, size in (("signed", max(signed)), ("sent", max(Cursors.load(records).places))):
         if size > last:
             raise _Damaged(f"{size} entries were {meaning}, but the newest is {last}")
     for name in ("tile", "salvaged"):

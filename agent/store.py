@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.ledger import HASH, TILE, Frontier, leaf_hash, subtree_root
 from agent.note import BadNote, Checkpoint, Note
@@ -26,12 +26,12 @@ Change = tuple[str, bytes | None]
 """A record's key and its new value, None to drop it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An entry as it is kept: its place in the order and its bytes."""
+class Stored(NamedTuple):
+    """An entry as it is kept: its place in the order, its bytes and its lane. Read by the thousand."""
 
     sequence: int
     line: bytes
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +169,33 @@ def _completed(first: int, last: int) -> range:
 def read(connection: sqlite3.Connection, after: int, entries: int, size: int) -> list[Stored]:
     """Entries in order after a sequence: so many and so many bytes at most, at least one."""
     found = connection.execute(
-        "SELECT sequence, line FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, entries)
+        "SELECT sequence, line, lane FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        (after, entries),
     )
-    return within((Stored(sequence, line) for sequence, line in found), size)
+    return within(map(Stored._make, found), size)
+
+
+def read_lane(
+    connection: sqlite3.Connection, lane: int, span: tuple[int, int], entries: int, size: int
+) -> list[Stored]:
+    """The same of one lane, between two sequences: after the first, up to the second. There may be none."""
+    found = connection.execute(
+        "SELECT sequence, line, lane FROM entry WHERE sequence > ? AND sequence <= ? AND lane = ?"
+        " ORDER BY sequence LIMIT ?",
+        (*span, lane, entries),
+    )
+    return within(map(Stored._make, found), size)
+
+
+def count(connection: sqlite3.Connection, span: tuple[int, int], beyond: Sequence[int]) -> list[int]:
+    """How many entries each lane has after the first of two sequences and up to the second.
+
+    Of each lane only those beyond a sequence of its own.
+    """
+    sums = ", ".join("sum(lane = ? AND sequence > ?)" for _ in beyond)
+    statement = f"SELECT {sums} FROM entry WHERE sequence > ? AND sequence <= ?"  # noqa: S608
+    lanes = [number for pair in enumerate(beyond) for number in pair]
+    return [number or 0 for number in connection.execute(statement, (*lanes, *span)).fetchone()]
 
 
 def naming(connection: sqlite3.Connection, text: bytes, after: int, upto: int) -> list[Stored]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.clock import Moment
+from agent.cursors import Cursors
 from agent.journal import Journal
 from agent.ledger import TILE
 from agent.retention import WORTH, Level, Limits, age_s, crossing, judge, losses, trusted, unwritten
@@ -223,15 +224,16 @@ class Upkeep:
     async def _thin(self) -> bool:
         """Drop the telemetry of one tile that nobody has been sent."""
         journal, lane = self._journal, Lane.TELEMETRY
-        cursor: int = journal.records.get("cursor", 0)
+        cursor = Cursors.load(journal.records).of(lane)
         number = max(self._thinned, cursor // TILE)
         if number >= journal.last // TILE:
             return False
         found = await journal.sequences(number, lane)
         leaves = await journal.leaves(number) if len(found) >= WORTH else []
-        if journal.handed is None:
+        handed = journal.handed(lane)
+        if handed is None:
             return True  # The uplink is just being given some of them, perhaps.
-        sent = max(cursor, journal.handed)
+        sent = max(cursor, handed)
         lost = {n: leaves[(n - 1) % TILE] for n in found if leaves and n > sent}
         self._thinned = number + 1
         if len(lost) >= WORTH:

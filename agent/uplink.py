@@ -1,14 +1,12 @@
 """Carries entries to the fleet. It knows MQTT and the journal, and nothing of parcels.
 
-Durable entries go out in batches, one entry a line, oldest first, several batches in flight. The cursor
-moves when the broker has acknowledged everything up to it, in order; what was in flight when a connection
-died is sent again, and told apart by its id. A refusal is acted on by its reason: too large is split, a
-full quota is waited out, and one entry that the broker will never take is recorded and passed over, so
-that it cannot hold up the rest.
+Durable entries go out in batches, several in flight, as many as the way bears. A lane's cursor moves when the
+broker has acknowledged everything up to it; what was in flight when a connection died is sent again, and
+told apart by its id. A refusal is acted on by its reason: too large is split, a full quota is waited out,
+and one entry that the broker will never take is recorded and passed over, so that it cannot hold up the rest.
 """
 
 import asyncio
-import gzip
 import json
 import random
 from base64 import b64encode
@@ -19,57 +17,58 @@ from functools import partial
 from typing import Any
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from agent.backlog import Backlog
+from agent.batch import (
+    BATCH_BYTES,
+    FIRST_RATIO,
+    LEAST_RATIO,
+    LINES,
+    LONGEST_PROPERTIES,
+    MOST_RATIO,
+    TELLING,
+    Load,
+)
 from agent.clock import mono_ns
+from agent.cursors import Cursors
 from agent.downlink import Downlink, Post
-from agent.journal import SALVAGE, Journal, compact
+from agent.feed import Feed
+from agent.herald import Herald
+from agent.journal import Journal
 from agent.ledger import leaf_hash
-from agent.mqtt import Connection, ConnectionLost, Server, Will, publish_overhead
+from agent.leftovers import Leftovers
+from agent.mqtt import REFUSED, Connection, ConnectionLost, Server, publish_overhead
 from agent.note import VerifierKey
+from agent.pace import Pace
+from agent.reconnect import Backoff, forever
 from agent.refusals import TOO_LARGE, Again, Caution, Leave, PassOver
-from agent.store import Stored
 from agent.workflow import Draft, Lane
 
-BATCH_BYTES = 384 * 1024
-"""Bytes of one batch before compression. Where the way is long, fewer and larger batches are what helps."""
-READ_RATIO = 4
-"""Bytes read for each byte of a packet that a small packet limit leaves: entries compress about so well."""
-GZIP_FROM = 1024
-GZIP_LEVEL = 1
-PACK_INLINE = 32
-"""Compressing fewer entries costs less than handing them to another thread."""
-HEALTHY_S = 5.0
-"""A session that lasted this long starts the backoff anew."""
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 60.0
-
-SAVE_EVERY = 512
-"""Acknowledged entries after which the cursor is worth a commit of its own; else it rides with the next."""
-
-LINES, JSON, NOTE = "application/x-ndjson", "application/json", "text/plain; charset=utf-8"
+SAVE_EVERY, SAVE_AFTER_S = 512, 1.0
+"""So many acknowledged entries, and so long after the last, are worth a commit for the cursors alone; else
+they ride with the next."""
+SAVE_MOST = 16_384
+"""Acknowledged entries that may come twice after a power cut."""
+LAST_PLACE = 4
+"""Where a broker takes more than this at a time, the last place is kept for what is urgent."""
 
 log = structlog.get_logger("uplink")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries that travel together: their sequences have no gaps."""
+    """Entries on their way."""
 
-    oldest: Stored
-    last: int
-    size: int
-    """Bytes before compression."""
+    load: Load
+    place: Cursors
+    """Where the lanes are once this has arrived, and all before it."""
     sent: float
     acked: asyncio.Future[int]
 
     @property
-    def first(self) -> int:
-        return self.oldest.sequence
-
-    @property
-    def entries(self) -> int:
-        return self.last - self.first + 1
+    def size(self) -> int:
+        """Bytes as sent."""
+        return len(self.load.payload)
 
 
 class Refusal(Exception):
@@ -79,19 +78,6 @@ class Refusal(Exception):
         super().__init__(f"reason {code:#04x}")
         self.batch = batch
         self.code = code
-
-
-Packed = tuple[bytes, list[tuple[str, str]]]
-
-
-def pack(entries: Sequence[Stored], room: int = GZIP_FROM) -> Packed:
-    """Payload and user properties of a batch; compressed where it is worth it, or has to be to fit."""
-    payload = b"\n".join(stored.line for stored in entries)
-    properties = [("from", str(entries[0].sequence)), ("to", str(entries[-1].sequence))]
-    if len(payload) > min(GZIP_FROM, room):
-        payload = gzip.compress(payload, GZIP_LEVEL, mtime=0)
-        properties.append(("content-encoding", "gzip"))
-    return payload, properties
 
 
 class Uplink:
@@ -115,61 +101,63 @@ class Uplink:
         self.server = server
         self.topic = topic
         """`postern/v1/<device>`."""
-        self.cursor = int(journal.records.get("cursor", 0))
-        """Everything up to this sequence is with the broker, or recorded as passed over."""
+        self.cursors = Cursors.load(journal.records)
+        """Up to where each lane is with the broker, or recorded as passed over."""
         self.online = False
         self.reason = "not connected yet"
-        self._birth = birth
+        self.pace = Pace()
         self._report = report
-        self._downlink = Downlink(journal, topic, fleet, report, self._tell, post)
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
-        self._announce = True
+        self._downlink = Downlink(journal, topic, fleet, report, self._tell, post)
+        self._herald = Herald(journal, topic, birth, self._answered)
+        self._leftovers = Leftovers(journal, f"{topic}/up/entries", self._wake.set)
+        self._feed = Feed(journal, self.cursors)
+        self._backlog = Backlog(journal, self.cursors)
         self._caution = Caution()
-        self._saved = self.cursor
-        self._salvaging = False
-        """Salvaged entries are on their way, or were refused by this broker."""
-        self._none_salvaged = False
-        self._shown: bytes | None = None
-        """The checkpoint that the broker has."""
+        self._ratio = FIRST_RATIO
+        self._unsaved, self._saved_at = 0, 0.0
         self._watchers: list[Callable[[], None]] = []
         self._offline_since = mono_ns()
         journal.watch(self._wake.set)
 
     @property
+    def cursor(self) -> int:
+        """Everything up to this sequence is with the broker, or recorded as passed over."""
+        return self._settled.floor
+
+    @property
     def backlog(self) -> int:
         """Entries that the broker has not acknowledged."""
-        return self.journal.last - self.cursor
+        lanes = self.lanes
+        return self.journal.last - self.cursor if lanes is None else sum(lanes.values())
+
+    @property
+    def lanes(self) -> dict[str, int] | None:
+        """The backlog by lane; None while it is being counted."""
+        return self._backlog.by_lane()
 
     def announce(self) -> None:
         """The birth message has changed."""
-        self._announce = True
+        self._herald.announce()
         self._wake.set()
 
     def watch(self, call: Callable[[], None]) -> None:
-        """Call whenever the cursor has moved, or a receipt was taken."""
+        """Call whenever a cursor has moved, or a receipt was taken."""
         self._watchers.append(call)
 
     async def run(self) -> None:
-        """Connect, send, and connect again with full jitter, for ever."""
-        while True:
-            async for attempt in AsyncRetrying(
-                wait=wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-                retry=retry_if_exception_type(ConnectionLost),
-                before_sleep=self._tell_of_wait,
-            ):
-                with attempt:
-                    await self._session()
-            # A whole fleet has just lost the same broker: not all at once.
-            await asyncio.sleep(self._rng.uniform(0, FIRST_WAIT_S))
+        """Connect, send, and connect again, for ever."""
+        backoff = Backoff(self.server.client_id, self._rng)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._backlog.count(), name="backlog")
+            await forever(self._session, backoff, self._tell_of_wait)
 
     # -- one connection ---------------------------------------------------------------------------
 
     async def _session(self) -> None:
-        """Raises ConnectionLost, except after a session that lasted."""
-        will = Will(topic=f"{self.topic}/up/state", payload=compact({"online": False}))
-        connection = Connection(self.server, will)
-        started = mono_ns()
+        """Raises ConnectionLost."""
+        connection = Connection(self.server, self._herald.will)
         try:
             await connection.connect()
             self._came_online()
@@ -178,8 +166,7 @@ class Uplink:
             await self._hear_and_send(connection)
         except ConnectionLost as lost:
             self._went_offline(lost)
-            if (mono_ns() - started) / 1e9 < HEALTHY_S:
-                raise
+            raise
         finally:
             self.online = False
             await connection.close()
@@ -197,122 +184,114 @@ class Uplink:
                 hearing.result()
 
     async def _send(self, connection: Connection) -> None:
-        self._announce, self._shown = True, None
-        self._salvaging = self._none_salvaged = False
+        self._herald.begin()
+        self._leftovers.begin()
+        self.pace.begin()
         while True:
             flying: deque[Batch] = deque()
             try:
                 await self._stream(connection, flying)
             except Refusal as refusal:
                 # Whatever is still in flight takes up the broker's window and is judged by nobody: let it
-                # land, so that the next stream starts from the cursor with nothing behind its back.
+                # land, so that the next stream starts from the cursors with nothing behind its back.
                 await asyncio.wait([batch.acked for batch in flying])
                 if not connection.lost.done():
                     await self._settle(refusal)
 
     async def _stream(self, connection: Connection, flying: deque[Batch]) -> None:
-        """Keep the window full until the connection is lost or the oldest batch is refused."""
-        sent = self.cursor
+        """Keep the way busy until the connection is lost or the oldest batch is refused."""
+        self._feed.rewind(self.cursors)
         while True:
             self._wake.clear()
             self._land(flying)
             if connection.lost.done():
                 self._died_on(flying, connection.lost.result())
                 raise connection.lost.result().again()
-            if self._announce and connection.room:
-                self._announce = False
-                self._publish_birth(connection)
-            self._publish_checkpoint(connection)
-            await self._send_salvaged(connection)
-            while self._may_send(connection, flying):
-                batch = await self._launch(connection, max(sent, self.cursor), alone=not flying)
-                if batch is None:
-                    break
-                flying.append(batch)
-                sent = batch.last
-                self._land(flying)
-            await self._wake.wait()
+            self._herald.speak(connection)
+            await self._leftovers.send(connection)
+            if not await self._launch(connection, flying):
+                await self._wake.wait()
 
-    def _may_send(self, connection: Connection, flying: deque[Batch]) -> bool:
+    def _may_send(self, connection: Connection, flying: deque[Batch], lane: Lane) -> bool:
+        """Whether a batch may go that holds entries of this lane and less urgent ones."""
         if self._caution.alone:
             return connection.room == connection.window
-        return connection.room > 0 and len(flying) < self._caution.pace
+        if not connection.room or len(flying) >= self._caution.pace:
+            return False
+        if all(batch.load.urgency > lane for batch in flying):
+            # One of a more urgent lane always goes beside the others: a scan does not wait for telemetry.
+            return True
+        kept = lane > min(Lane) and connection.window > LAST_PLACE
+        return connection.room > kept and _in_flight(flying) < self.pace.window
 
-    async def _launch(self, connection: Connection, after: int, *, alone: bool) -> Batch | None:
-        """Send the next batch; None when there is nothing to send now."""
-        topic = f"{self.topic}/up/entries"
-        room = connection.packet_limit - publish_overhead(topic, LINES, _LONGEST_PROPERTIES)
-        size = min(BATCH_BYTES, READ_RATIO * room)
-        entries = await self.journal.read(after, entries=self._caution.limit, size=size)
-        if not entries:
-            return None
-        payload, properties = await self._pack(entries, room)
-        while len(payload) > room and len(entries) > 1:
-            entries = entries[: len(entries) // 2]
-            payload, properties = await self._pack(entries, room)
-        if len(payload) > room:
-            # Only when everything before it is acknowledged: the cursor must not overtake what flies.
-            if alone:
-                self._pass_over(entries[0], TOO_LARGE)
-            return None
-        if not connection.room:
-            # Lost while reading or packing: nothing of this has been sent.
-            return None
-        acked = connection.publish(topic, payload, content_type=LINES, properties=properties)
-        acked.add_done_callback(self._on_ack)
-        total = sum(len(stored.line) for stored in entries)
-        now = asyncio.get_running_loop().time()
-        return Batch(entries[0], entries[-1].sequence, total, now, acked)
+    async def _launch(self, connection: Connection, flying: deque[Batch]) -> bool:
+        """Send the next batch, where there is one and it may go. False when there is nothing to do now."""
+        lane = self._feed.urgent
+        if lane is None and not flying:
+            # The last looks may have found nothing: so far is everything dealt with.
+            self._move(self._feed.place)
+        if lane is None or not self._may_send(connection, flying, lane):
+            return False
+        before, topic = self._feed.place, f"{self.topic}/up/entries"
+        room = connection.packet_limit - publish_overhead(topic, LINES, LONGEST_PROPERTIES)
+        size = min(BATCH_BYTES, round(self._ratio * min(room, self.pace.batch_bytes)))
+        load = await self._feed.next(entries=self._caution.limit, size=size, room=room)
+        if load is None:
+            return not flying
+        if len(load.payload) > room and not flying:
+            self._pass_over(load, self._feed.place, TOO_LARGE)
+            return True
+        if len(load.payload) > room or not connection.room:
+            # Too large, and the cursors must not overtake what flies; or lost meanwhile: nothing was sent.
+            self._feed.rewind(before)
+            return False
+        flying.append(self._publish(connection, topic, load, flying))
+        return True
 
-    async def _send_salvaged(self, connection: Connection) -> None:
-        """What a damaged journal still held, a batch at a time beside the rest; dropped when acknowledged."""
-        if self._salvaging or self._none_salvaged or connection.room < 2:
-            return
-        topic = f"{self.topic}/up/entries"
-        room = connection.packet_limit - publish_overhead(topic, LINES, _LONGEST_PROPERTIES)
-        entries = await self.journal.salvaged(entries=PACK_INLINE, size=room)
-        self._none_salvaged = not entries and SALVAGE not in self.journal.records
-        payload, properties = pack(entries, room) if entries else (b"", [])
-        if not payload or len(payload) > room or not connection.room:
-            return
-        self._salvaging = True
-        # `from` and `to` would be sequences of this epoch, which these entries are not of.
-        told = [pair for pair in properties if pair[0] == "content-encoding"]
-        acked = connection.publish(topic, payload, content_type=LINES, properties=told)
-        acked.add_done_callback(partial(self._on_salvaged, entries[-1].sequence))
+    def _publish(self, connection: Connection, topic: str, load: Load, flying: Sequence[Batch]) -> Batch:
+        if load.entries >= TELLING:
+            self._ratio = min(MOST_RATIO, max(LEAST_RATIO, load.ratio))
+        busy = _in_flight(flying) + len(load.payload) >= self.pace.window / 2
+        acked = connection.publish(topic, load.payload, content_type=LINES, properties=load.properties)
+        batch = Batch(load, self._feed.place, asyncio.get_running_loop().time(), acked)
+        acked.add_done_callback(partial(self._on_ack, batch, busy))
+        return batch
 
-    def _on_salvaged(self, number: int, acked: asyncio.Future[int]) -> None:
-        if not acked.cancelled() and acked.exception() is None and acked.result() < 128:
-            self.journal.drop_salvaged(number).add_done_callback(self._on_dropped)
-
-    def _on_dropped(self, dropped: asyncio.Future[None]) -> None:
-        _seen(dropped)
-        self._salvaging = False
+    def _on_ack(self, batch: Batch, busy: bool, acked: asyncio.Future[int]) -> None:
         self._wake.set()
+        if not acked.cancelled() and acked.exception() is None and acked.result() < REFUSED:
+            now = asyncio.get_running_loop().time()
+            self.pace.acknowledged(batch.size, now - batch.sent, now, busy=busy)
 
-    async def _pack(self, entries: Sequence[Stored], room: int) -> Packed:
-        if len(entries) < PACK_INLINE:
-            return pack(entries, room)
-        return await asyncio.get_running_loop().run_in_executor(None, pack, entries, room)
-
-    def _on_ack(self, acked: asyncio.Future[int]) -> None:
-        _seen(acked)
+    def _answered(self, latency: float) -> None:
+        self.pace.heard(latency, asyncio.get_running_loop().time())
         self._wake.set()
 
     def _land(self, flying: deque[Batch]) -> None:
-        """Move the cursor over everything acknowledged in order. Raises Refusal."""
+        """Move the cursors over everything acknowledged in order. Raises Refusal."""
         while flying and flying[0].acked.done() and flying[0].acked.exception() is None:
             code = flying[0].acked.result()
-            if code >= 128:
+            if code >= REFUSED:
                 raise Refusal(flying[0], code)
             self._caution.accepted()
-            self._move_cursor(flying.popleft().last)
+            landed = flying.popleft()
+            self._backlog.gone(landed.load.counts)
+            self._unsaved += landed.load.entries
+            self._move(landed.place)
 
-    def _move_cursor(self, to: int) -> None:
-        self.cursor = max(self.cursor, to)
-        self.journal.ride({"cursor": self.cursor})
-        if self.cursor - self._saved >= SAVE_EVERY:
-            self._saved = self.cursor
+    @property
+    def _settled(self) -> Cursors:
+        return self.cursors.settled(self.journal.newest, self.journal.last)
+
+    def _move(self, to: Cursors) -> None:
+        if to == self.cursors:
+            return
+        self.cursors = to
+        self.journal.ride(self._settled.records(self.journal.records))
+        now = asyncio.get_running_loop().time()
+        rested = now - self._saved_at >= SAVE_AFTER_S
+        if self._unsaved >= (SAVE_EVERY if rested else SAVE_MOST):
+            self._unsaved, self._saved_at = 0, now
             self.journal.save()
         self._tell()
 
@@ -323,14 +302,15 @@ class Uplink:
     # -- refusals ---------------------------------------------------------------------------------
 
     async def _settle(self, refusal: Refusal) -> None:
-        """Act on the reason, then let the stream start again from the cursor."""
+        """Act on the reason, then let the stream start again from the cursors."""
         batch, code = refusal.batch, refusal.code
-        log.warning("batch refused", code=f"{code:#04x}", first=batch.first, entries=batch.entries)
-        match self._caution.refused(code, batch.entries):
+        load = batch.load
+        log.warning("batch refused", code=f"{code:#04x}", first=load.first, entries=load.entries)
+        match self._caution.refused(code, load.entries):
             case Again(within):
                 await asyncio.sleep(self._rng.uniform(0, within))
             case PassOver():
-                self._pass_over(batch.oldest, code)
+                self._pass_over(load, batch.place, code)
             case Leave():
                 raise ConnectionLost(f"the broker refuses this device's entries: {code:#04x}", code)
 
@@ -339,15 +319,17 @@ class Uplink:
         if not flying:
             return
         oldest, after = flying[0], asyncio.get_running_loop().time() - flying[0].sent
-        verdict = self._caution.died(oldest.first, oldest.entries, len(flying), lost.code, after)
+        load = oldest.load
+        verdict = self._caution.died(load.first, load.entries, len(flying), lost.code, after)
         if verdict == PassOver():
-            self._pass_over(oldest.oldest, lost.code)
+            self._pass_over(load, oldest.place, lost.code)
 
-    def _pass_over(self, left: Stored, code: int | None) -> None:
-        """Leave one entry behind, for the record: it stays in the journal and is named in another.
+    def _pass_over(self, load: Load, place: Cursors, code: int | None) -> None:
+        """Leave a batch of one entry behind, for the record: it stays in the journal and is named in another.
 
         Its leaf hash goes with the name, so that the fleet can follow the tree over it.
         """
+        left = load.oldest
         data = {
             "sequence": str(left.sequence),
             "bytes": len(left.line),
@@ -357,41 +339,17 @@ class Uplink:
         }
         log.error("entry passed over", **data)
         self._report(Draft("uplink.entry_passed_over", f"{self.journal.epoch}-{left.sequence}", data))
-        self._move_cursor(left.sequence)
+        self._backlog.gone(load.counts)
+        self._move(place)
         self._wake.set()
 
-    # -- state ------------------------------------------------------------------------------------
-
-    def _publish_birth(self, connection: Connection) -> None:
-        topic = f"{self.topic}/up/state"
-        birth = self._birth()
-        room = connection.packet_limit - publish_overhead(topic, JSON, ())
-        facts = {name: value for name, value in birth.items() if not isinstance(value, Mapping)}
-        payload = next(
-            (each for each in (compact(birth), compact(facts)) if len(each) <= room),
-            compact({"online": True}),
-        )
-        acked = connection.publish(topic, payload, retain=True, content_type=JSON)
-        acked.add_done_callback(self._on_birth)
-
-    def _publish_checkpoint(self, connection: Connection) -> None:
-        note = self.journal.notary.note if self.journal.notary else None
-        if note is None or note == self._shown or not connection.room:
-            return
-        self._shown = note
-        acked = connection.publish(f"{self.topic}/up/checkpoint", note, retain=True, content_type=NOTE)
-        acked.add_done_callback(self._on_ack)
-
-    def _on_birth(self, acked: asyncio.Future[int]) -> None:
-        self._on_ack(acked)
-        if not acked.cancelled() and acked.exception() is None and acked.result() >= 128:
-            log.warning("birth refused", code=f"{acked.result():#04x}")
+    # -- what is told -----------------------------------------------------------------------------
 
     def _came_online(self) -> None:
         offline_s = round((mono_ns() - self._offline_since) / 1e9, 1)
         self.online, self.reason = True, ""
         log.info("connected", broker=f"{self.server.host}:{self.server.port}", backlog=self.backlog)
-        data = {"offline_s": offline_s, "backlog": self.backlog}
+        data = {"offline_s": offline_s, "backlog": self.backlog, "lanes": self.lanes}
         self._report(Draft("uplink.connected", self.server.client_id, data, Lane.STATE))
 
     def _went_offline(self, lost: ConnectionLost) -> None:
@@ -403,14 +361,8 @@ class Uplink:
             data = {"reason": self.reason, "code": lost.code}
             self._report(Draft("uplink.lost", self.server.client_id, data, Lane.STATE))
 
-    def _tell_of_wait(self, attempt: RetryCallState) -> None:
-        wait = attempt.next_action.sleep if attempt.next_action else 0.0
-        log.warning(
-            "not connected", reason=self.reason, attempt=attempt.attempt_number, wait_s=round(wait, 1)
-        )
-
-
-_LONGEST_PROPERTIES = (("from", "9" * 19), ("to", "9" * 19), ("content-encoding", "gzip"))
+    def _tell_of_wait(self, failed: int, wait_s: float) -> None:
+        log.warning("not connected", reason=self.reason, attempt=failed, wait_s=round(wait_s, 1))
 
 
 def _heard(connection: Connection, hearing: asyncio.Task[None]) -> None:
@@ -419,7 +371,6 @@ def _heard(connection: Connection, hearing: asyncio.Task[None]) -> None:
         connection.give_up("hearing failed")
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Take note of a failure that is dealt with elsewhere."""
-    if not future.cancelled():
-        future.exception()
+def _in_flight(flying: Sequence[Batch]) -> int:
+    """Bytes that the broker has not acknowledged."""
+    return sum(batch.size for batch in flying if not batch.acked.done())

@@ -162,6 +162,7 @@ class Rig(Site):
         except AssertionError as error:
             error.add_note(f"missing {len(missing)}: {sorted(missing)[:10]}")
             raise
+        await self.until(self.whole, "the less urgent lanes", within)
         self.in_order()
         taken = self.taken()
         assert len(set(taken)) == len(taken)

@@ -204,15 +204,19 @@ class Site:
         return [entry for entry in self.entries if entry["type"].removeprefix("postern.") in types]
 
     def in_order(self) -> None:
-        """Fails unless the fleet has every entry once, without a gap, in the order of their making."""
+        """Fails unless the fleet has each entry once, none is missing, and each lane is in order."""
+        assert self.whole()
         (epoch,) = {entry["id"].rpartition("-")[0] for entry in self.entries}
-        assert [entry["id"] for entry in self.entries] == [
-            f"{epoch}-{sequence}" for sequence in range(1, len(self.entries) + 1)
-        ]
-        assert [entry["sequence"] for entry in self.entries] == [
-            str(sequence) for sequence in range(1, len(self.entries) + 1)
-        ]
+        assert all(entry["id"] == f"{epoch}-{entry['sequence']}" for entry in self.entries)
         assert max(Counter(entry["id"] for entry in self.entries).values()) == 1
+        for lane in ("custody", "state", "telemetry"):
+            own = [int(entry["sequence"]) for entry in self.entries if entry["lane"] == lane]
+            assert own == sorted(own)
+
+    def whole(self) -> bool:
+        """Whether there is no gap: of a long backlog the less urgent lanes come last."""
+        sequences = {int(entry["sequence"]) for entry in self.entries}
+        return len(sequences) == max(sequences, default=0)
 
     # -- waiting ----------------------------------------------------------------------------------
 

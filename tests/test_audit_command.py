@@ -16,9 +16,9 @@ from agent.audit.export import as_epcis
 from agent.audit.inspect import Filter
 from agent.audit.reader import open_archive
 from agent.audit.replay import Sent, replay
+from agent.batch import pack
 from agent.fleet.collect import unpack
 from agent.fleet.device_log import DeviceLog, New
-from agent.uplink import pack
 from simulators.broker import Broker
 from tests.brokers import BROKERS, PATIENCE, broker_of, connected, server
 from tests.journals import (

@@ -149,8 +149,11 @@ def test_a_forged_entry_that_came_first_gives_way_to_the_one_that_was_signed(des
 def test_entries_that_a_device_went_on_without_are_missing(desk: Desk) -> None:
     journal = Journal().grow(192)
     desk.take(journal.born(), journal.sent(*range(1, 11), *range(13, 65)), journal.noted(64))
-    desk.take(journal.sent(*range(65, 129)), journal.noted(128))
-    assert desk.told == [(Kind.GAP, "of the 64 entries signed, 2 missing: 11-12")]
+    for size in range(65, 129):
+        desk.take(journal.sent(size), journal.noted(size), now=NOW + 10 * (size - 64))
+    assert not desk.told, "they may be of a lane that comes later"
+    desk.take(now=NOW + 640)
+    assert desk.told == [(Kind.GAP, "of the 128 entries signed, 2 missing: 11-12")]
     assert desk.receipt is None
     desk.take(journal.sent(11, 12))
     assert desk.cosigned(journal) == 128
@@ -163,6 +166,20 @@ def test_a_backlog_that_is_still_coming_is_no_gap(desk: Desk) -> None:
         desk.take(journal.sent(*range(first, first + 1000)), now=NOW + first)
         desk.take(now=NOW + first + GRACE_S - 1)
     desk.take(journal.noted(5000))
+    assert not desk.told
+    assert desk.cosigned(journal) == 5000
+
+
+def test_custody_that_comes_before_the_rest_of_a_backlog_opens_no_gap(desk: Desk) -> None:
+    journal = Journal().grow(5000)
+    desk.take(journal.born(), journal.noted(5000))
+    custody, rest = range(1, 5001, 2), range(2, 5001, 2)
+    at = NOW
+    for sequences in (custody, rest):
+        for first in range(0, 2500, 500):
+            desk.take(journal.sent(*sequences[first : first + 500]), now=at)
+            at += GRACE_S - 1
+            desk.take(now=at)
     assert not desk.told
     assert desk.cosigned(journal) == 5000
 

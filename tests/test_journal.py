@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agent import journal, writer
+from agent import tail, writer
 from agent.clock import NS, Moment, Trust
 from agent.journal import Journal, compact
 from agent.workflow import Draft, Lane
@@ -235,12 +235,13 @@ async def test_no_more_bytes_are_read_than_asked_for_but_one_entry_always(hundre
 async def test_what_memory_no_longer_holds_comes_from_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: int, size: int
 ) -> None:
-    monkeypatch.setattr(journal, "TAIL", entries)
-    monkeypatch.setattr(journal, "TAIL_BYTES", size)
+    monkeypatch.setattr(tail, "ENTRIES", entries)
+    monkeypatch.setattr(tail, "BYTES", size)
     async with opened(tmp_path) as kept:
         for n in range(1, 101):
             await append(kept, n)
-        assert len(kept._tail) < 60
+        assert kept.recent(40) is None
+        assert kept.recent(99) is not None
         for after in range(0, 101, 7):
             assert await numbers(kept, after) == list(range(after + 1, 101))
 

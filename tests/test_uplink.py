@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent import refusals
+from agent.batch import pack
 from agent.clock import Moment
 from agent.fleet.collect import unpack
 from agent.journal import Journal
@@ -19,7 +20,7 @@ from agent.ledger import leaf_hash
 from agent.mqtt import ConnectionLost
 from agent.refusals import Again, Caution, Leave, PassOver
 from agent.store import Stored
-from agent.uplink import Uplink, pack
+from agent.uplink import Uplink
 from agent.workflow import Draft
 from simulators.broker import Broker
 from simulators.mqtt5 import Publish

@@ -13,16 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.audit.archive import Archive, lines
-from agent.mqtt import Connection, ConnectionLost, Server, publish_overhead
+from agent.batch import BATCH_BYTES, LINES, LONGEST_PROPERTIES, pack
+from agent.mqtt import REFUSED, Connection, ConnectionLost, Server, publish_overhead
 from agent.refusals import ENTRIES
 from agent.store import Stored
-from agent.uplink import BATCH_BYTES, LINES, pack
 
 Watcher = Callable[[int, int], None]
-
-_PROPERTIES = (("from", "9" * 19), ("to", "9" * 19), ("content-encoding", "gzip"))
-REFUSED = 128
-"""Reason codes from here on say no."""
 
 
 @dataclass(slots=True)
@@ -51,7 +47,7 @@ async def replay(
     flying: deque[_Flying] = deque()
     try:
         await connection.connect()
-        room = connection.packet_limit - publish_overhead(topic, LINES, _PROPERTIES)
+        room = connection.packet_limit - publish_overhead(topic, LINES, LONGEST_PROPERTIES)
         for batch in _batches(archive, sent.to):
             for part, payload, properties in _packed(batch, room):
                 if len(flying) >= connection.window:

@@ -24,6 +24,9 @@ from agent.note import BadNote, Checkpoint, SignerKey, VerifierKey
 
 GRACE_S = 300.0
 """A ledger that misses entries and gets none for so long has a gap."""
+LIVE = 256
+"""Entries this close to the newest checkpoint are made now, and do not tell that a backlog is still coming:
+custody leaves a device before the rest, so that what comes is not always what was missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +110,18 @@ class Auditor:
     def _keep(self, device: str, lines: Sequence[New | Duplicate]) -> list[tuple[str, str]]:
         """The ledgers that have grown."""
         ledgers: dict[str, Ledger] = {}
-        grown: dict[str, None] = {}
+        grown: dict[str, bool] = {}
+        """... and whether by what a checkpoint has been waiting for."""
         for line in lines:
             if line.epoch not in ledgers:
                 ledgers[line.epoch] = self.store.ledger(device, line.epoch, self._now)
-            if self._keep_line(ledgers[line.epoch], line):
-                grown[line.epoch] = None
-        for epoch in grown:
-            self.store.stir(ledgers[epoch].id, self._now)
+            ledger = ledgers[line.epoch]
+            if self._keep_line(ledger, line):
+                awaited = line.sequence <= ledger.signed - LIVE
+                grown[line.epoch] = grown.get(line.epoch, False) or awaited
+        for epoch, awaited in grown.items():
+            if awaited or ledgers[epoch].whole >= ledgers[epoch].signed:
+                self.store.stir(ledgers[epoch].id, self._now)
         return [(device, epoch) for epoch in grown]
 
     def _keep_line(self, ledger: Ledger, line: New | Duplicate) -> bool:
@@ -197,10 +204,8 @@ class Auditor:
         return [(device, epoch)]
 
     def _new_checkpoint(self, ledger: Ledger, checkpoint: Checkpoint, note: bytes) -> None:
-        if checkpoint.size > ledger.signed:
-            self._look_for_holes(ledger)
-            if ledger.signed <= ledger.whole:
-                self.store.stir(ledger.id, self._now)
+        if checkpoint.size > ledger.signed and ledger.signed <= ledger.whole:
+            self.store.stir(ledger.id, self._now)
         self.store.notes.keep(ledger.id, checkpoint, note, Verdict.PENDING)
         rival = self.store.notes.rival(ledger.id, checkpoint)
         if rival is not None:
@@ -224,11 +229,6 @@ class Auditor:
             self._outcome.receipts[ledger.device] = receipt[1]
 
     # -- gaps -------------------------------------------------------------------------------------
-
-    def _look_for_holes(self, ledger: Ledger) -> None:
-        """At a later checkpoint: what the device has gone on without is missing, not late."""
-        if ledger.whole < ledger.signed and self.store.beyond(ledger.id, ledger.signed):
-            self._gap(ledger)
 
     def _look_for_gaps(self) -> None:
         """A hash that somebody claimed fills none: by now the device has signed for what it declared."""

@@ -12,7 +12,6 @@ when it is on stable storage; then the devices get their receipts.
 
 import asyncio
 import json
-import random
 import re
 import time
 import zlib
@@ -20,25 +19,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from agent.fleet.audit import Birth, Entries, Noted, Outcome, Work
 from agent.fleet.clerk import Clerk
 from agent.fleet.device_log import DeviceLog, Duplicate, Entry, New, Rejected
 from agent.fleet.findings import Finding
-from agent.mqtt import Connection, ConnectionLost, Message, Server
+from agent.mqtt import REFUSED, Connection, ConnectionLost, Message, Server
+from agent.reconnect import Backoff, forever
 
 UNPACKED_MOST = 4 * 1024 * 1024
 """Bytes of a batch after decompression; a few kilobytes can claim to be gigabytes."""
-HEALTHY_S = 5.0
-"""A session that lasted this long starts the backoff anew."""
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 60.0
 LOOK_EVERY_S = 10.0
 """Between two looks for what is overdue."""
 NOTE = "text/plain; charset=utf-8"
-REFUSED = 0x80
-"""Reason codes from here on are refusals."""
 
 _TOPIC = re.compile(r"postern/v1/([a-z0-9][a-z0-9-]{2,39})/up/([a-z]+)")
 _GZIP = 16 + zlib.MAX_WBITS
@@ -112,21 +105,12 @@ class Collector:
         self._look_at = 0.0
 
     async def run(self) -> None:
-        """Connect, receive, and connect again with full jitter, for ever. What `on_entry` raises ends it."""
-        while True:
-            async for attempt in AsyncRetrying(
-                wait=wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-                retry=retry_if_exception_type(ConnectionLost),
-                before_sleep=_tell_of_wait,
-            ):
-                with attempt:
-                    await self._session()
-            await asyncio.sleep(random.uniform(0, FIRST_WAIT_S))
+        """Connect, receive, and connect again, for ever. What `on_entry` raises ends it."""
+        await forever(self._session, Backoff(self.server.client_id), _tell_of_wait)
 
     async def _session(self) -> None:
-        """Raises ConnectionLost, except after a session that lasted."""
+        """Raises ConnectionLost."""
         connection = Connection(self.server)
-        started = asyncio.get_running_loop().time()
         try:
             await connection.connect()
             await connection.subscribe(self._filter)
@@ -135,8 +119,7 @@ class Collector:
             await self._receive(connection)
         except ConnectionLost as lost:
             log.warning("connection lost", reason=str(lost))
-            if asyncio.get_running_loop().time() - started < HEALTHY_S:
-                raise
+            raise
         finally:
             self.online.clear()
             await connection.close()
@@ -265,6 +248,5 @@ def _heard(code: int) -> None:
         log.warning("answer refused by the broker", code=f"{code:#04x}")
 
 
-def _tell_of_wait(attempt: RetryCallState) -> None:
-    wait = attempt.next_action.sleep if attempt.next_action else 0.0
-    log.warning("not subscribed", attempt=attempt.attempt_number, wait_s=round(wait, 1))
+def _tell_of_wait(failed: int, wait_s: float) -> None:
+    log.warning("not subscribed", attempt=failed, wait_s=round(wait_s, 1))

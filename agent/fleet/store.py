@@ -313,13 +313,6 @@ class Store:
         self._connection.execute("UPDATE ledger SET whole = ? WHERE id = ?", (whole, ledger.id))
         return whole
 
-    def beyond(self, ledger: int, sequence: int) -> bool:
-        """Whether anything after this sequence has come."""
-        return (
-            self._one("SELECT 1 FROM leaf WHERE ledger = ? AND sequence > ? LIMIT 1", ledger, sequence)
-            is not None
-        )
-
     def missing(self, ledger: Ledger, size: int) -> list[Range]:
         """Runs of sequences up to `size` that are not here."""
         runs, next_one = [], ledger.whole + 1

@@ -1,0 +1,91 @@
+"""Entries that travel together, packed for the way. Pure.
+
+    load = packed(entries, room)
+    load.payload, load.properties
+
+One entry a line, oldest first. The user properties `from` and `to` are the first and last sequence. Where a
+batch holds only one lane's entries, because there is a backlog, `lane` says so: what is missing between the
+two is of other lanes. Without it nothing is missing that was not sent before.
+"""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.store import Stored
+from agent.workflow import Lane
+
+LINES = "application/x-ndjson"
+BATCH_BYTES = 384 * 1024
+"""Bytes of one batch before compression. Where the way is long, fewer and larger batches are what helps."""
+FIRST_RATIO, LEAST_RATIO, MOST_RATIO = 8.0, 1.5, 64.0
+"""Bytes read for each byte that a batch may take as sent: before one was sent, and the bounds afterwards."""
+TELLING = 16
+"""Entries of a batch whose own ratio tells that of the next."""
+GZIP_FROM = 1024
+GZIP_LEVEL = 1
+LONGEST_PROPERTIES = (
+    ("from", "9" * 19),
+    ("to", "9" * 19),
+    ("lane", Lane.TELEMETRY.name.lower()),
+    ("content-encoding", "gzip"),
+)
+
+Packed = tuple[bytes, list[tuple[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A batch that is ready to be sent."""
+
+    payload: bytes
+    properties: list[tuple[str, str]]
+    oldest: Stored
+    last: int
+    counts: tuple[int, ...]
+    """Entries by lane."""
+    size: int
+    """Bytes before compression."""
+
+    @property
+    def first(self) -> int:
+        return self.oldest.sequence
+
+    @property
+    def entries(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def urgency(self) -> Lane:
+        """The most urgent lane of which there is an entry in it."""
+        return next(lane for lane in Lane if self.counts[lane])
+
+    @property
+    def ratio(self) -> float:
+        """How many bytes became one."""
+        return self.size / max(1, len(self.payload))
+
+
+def pack(entries: Sequence[Stored], room: int = GZIP_FROM) -> Packed:
+    """Payload and user properties of a batch; compressed where it is worth it, or has to be to fit."""
+    payload = b"\n".join([stored.line for stored in entries])
+    properties = [("from", str(entries[0].sequence)), ("to", str(entries[-1].sequence))]
+    if len(payload) > min(GZIP_FROM, room):
+        payload = gzip.compress(payload, GZIP_LEVEL, mtime=0)
+        properties.append(("content-encoding", "gzip"))
+    return payload, properties
+
+
+def packed(entries: Sequence[Stored], room: int, lane: Lane | None = None) -> Load:
+    """As many of the oldest of them as fit into so many bytes; the oldest alone may be too large for that."""
+    payload, properties = pack(entries, room)
+    while len(payload) > room and len(entries) > 1:
+        entries = entries[: len(entries) // 2]
+        payload, properties = pack(entries, room)
+    if lane is not None:
+        properties.append(("lane", lane.name.lower()))
+    counts = [0] * len(Lane)
+    for stored in entries:
+        counts[stored.lane] += 1
+    size = sum(len(stored.line) for stored in entries)
+    return Load(payload, properties, entries[0], entries[-1].sequence, tuple(counts), size)

@@ -1,0 +1,89 @@
+"""Chooses what leaves next: everything in its order while it is little, lane by lane where much has piled up.
+
+    feed = Feed(journal, cursors)
+    load = await feed.next(entries=1024, size=384 * 1024, room=120_000)
+    feed.place       # where the lanes are once this has arrived
+
+What fits into one batch goes as it was made. Of a longer backlog custody and doors leave first, then state,
+then telemetry; in each lane the order is kept. No index helps here, for that would cost flash with every
+scan: a lane is looked for in the log itself, a stretch at a time.
+"""
+
+import asyncio
+from functools import partial
+from itertools import islice
+
+from agent import store
+from agent.batch import Load, packed
+from agent.cursors import Cursors
+from agent.journal import Journal
+from agent.store import Stored
+from agent.workflow import Lane
+
+PACK_INLINE = 32
+"""Compressing fewer entries costs less than handing them to another thread."""
+
+
+class Feed:
+    """Reads on from where it is, or from where it is put."""
+
+    def __init__(self, journal: Journal, cursors: Cursors) -> None:
+        self.place = cursors
+        """What was given out, or is not there."""
+        self._journal = journal
+
+    def rewind(self, cursors: Cursors) -> None:
+        """Go back: what was given out since then is to be given out again."""
+        self.place = cursors
+
+    @property
+    def urgent(self) -> Lane | None:
+        """The most urgent lane of which there may be something left."""
+        newest = self._journal.newest
+        return next((lane for lane, place in self.place.each() if place < newest[lane]), None)
+
+    async def next(self, *, entries: int, size: int, room: int) -> Load | None:
+        """At most so many entries, of so many bytes, packed into so much room; None when all is given out."""
+        load = await self._in_order(entries, size, room)
+        while load is None and (lane := self.urgent) is not None:
+            load = await self._of(lane, entries, size, room)
+        return load
+
+    async def _in_order(self, entries: int, size: int, room: int) -> Load | None:
+        """Everything there is, if it is no more than a batch."""
+        journal, last = self._journal, self._journal.last
+        start = self.place.settled(journal.newest, last).floor
+        if start >= last or last - start > entries:
+            return None
+        found = await journal.read(start, entries=entries, size=size)
+        if not found or found[-1].sequence < last:
+            return None
+        unsent = [stored for stored in found if stored.sequence > self.place.of(stored.lane)]
+        if not unsent:
+            self.place = self.place.all_moved(found[-1].sequence)
+            return None
+        load = await _packed(unsent, room)
+        self.place = self.place.all_moved(load.last)
+        return load
+
+    async def _of(self, lane: Lane, entries: int, size: int, room: int) -> Load | None:
+        """The next of one lane; None where there are none for a stretch."""
+        journal, place = self._journal, self.place.of(lane)
+        recent = journal.recent(place)
+        if recent is None:
+            make = partial(packed, room=room, lane=lane)
+            looked, load = await journal.read_lane(lane, place, entries=entries, size=size, make=make)
+        else:
+            looked, load = journal.last, None
+            own = (stored for stored in recent if stored.lane == lane)
+            if found := store.within(islice(own, entries), size):
+                journal.hand_out(lane, found[-1].sequence)
+                load = await _packed(found, room, lane)
+        self.place = self.place.moved(lane, looked if load is None else load.last)
+        return load
+
+
+async def _packed(entries: list[Stored], room: int, lane: Lane | None = None) -> Load:
+    if len(entries) < PACK_INLINE:
+        return packed(entries, room, lane)
+    return await asyncio.get_running_loop().run_in_executor(None, packed, entries, room, lane)
