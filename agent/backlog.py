@@ -4,11 +4,15 @@ What was made since the journal was opened is counted as it comes and goes. What
 is counted once, a stretch at a time, between the commits of others.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from agent.cursors import Cursors
 from agent.journal import STRIDE, Journal
 from agent.workflow import Lane
+
+GENTLY_S = 0.05
+"""Between two stretches: whoever sends or commits meanwhile should not notice."""
 
 
 class Backlog:
@@ -27,6 +31,7 @@ class Backlog:
             return
         left, end = [0] * len(Lane), self._journal.opened_at
         for start in range(self._began.floor, end, STRIDE):
+            await asyncio.sleep(GENTLY_S)
             found = await self._journal.count(start, min(start + STRIDE, end), self._began.places)
             left = [sum(pair) for pair in zip(left, found, strict=True)]
         self._left, self._counted = left, True

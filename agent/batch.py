@@ -12,7 +12,7 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.store import Stored
+from agent.store import Run, Stored, within
 from agent.workflow import Lane
 
 LINES = "application/x-ndjson"
@@ -22,6 +22,8 @@ FIRST_RATIO, LEAST_RATIO, MOST_RATIO = 8.0, 1.5, 64.0
 """Bytes read for each byte that a batch may take as sent: before one was sent, and the bounds afterwards."""
 TELLING = 16
 """Entries of a batch whose own ratio tells that of the next."""
+OVER = 1.25
+"""Entries that are read together may be longer than was guessed, by this factor at most."""
 GZIP_FROM = 1024
 GZIP_LEVEL = 1
 LONGEST_PROPERTIES = (
@@ -68,12 +70,8 @@ class Load:
 
 def pack(entries: Sequence[Stored], room: int = GZIP_FROM) -> Packed:
     """Payload and user properties of a batch; compressed where it is worth it, or has to be to fit."""
-    payload = b"\n".join([stored.line for stored in entries])
-    properties = [("from", str(entries[0].sequence)), ("to", str(entries[-1].sequence))]
-    if len(payload) > min(GZIP_FROM, room):
-        payload = gzip.compress(payload, GZIP_LEVEL, mtime=0)
-        properties.append(("content-encoding", "gzip"))
-    return payload, properties
+    lines = b"\n".join([stored.line for stored in entries])
+    return _wrapped(lines, entries[0].sequence, entries[-1].sequence, room)
 
 
 def packed(entries: Sequence[Stored], room: int, lane: Lane | None = None) -> Load:
@@ -83,9 +81,32 @@ def packed(entries: Sequence[Stored], room: int, lane: Lane | None = None) -> Lo
         entries = entries[: len(entries) // 2]
         payload, properties = pack(entries, room)
     if lane is not None:
-        properties.append(("lane", lane.name.lower()))
+        properties.append(_named(lane))
     counts = [0] * len(Lane)
     for stored in entries:
         counts[stored.lane] += 1
     size = sum(len(stored.line) for stored in entries)
     return Load(payload, properties, entries[0], entries[-1].sequence, tuple(counts), size)
+
+
+def packed_run(run: Run, size: int, room: int, lane: Lane) -> Load:
+    """The same of entries that were read together; of about so many bytes before compression, too."""
+    first, last = run.sequences[0], run.sequences[-1]
+    if len(run.lines) <= OVER * size:
+        payload, properties = _wrapped(run.lines, first, last, room)
+        if len(payload) <= room:
+            oldest = Stored(first, run.lines.partition(b"\n")[0], lane)
+            counts = tuple(len(run.sequences) if own is lane else 0 for own in Lane)
+            return Load(payload, [*properties, _named(lane)], oldest, last, counts, len(run.lines))
+    return packed(within(run.stored(lane), size), room, lane)
+
+
+def _wrapped(lines: bytes, first: int, last: int, room: int) -> Packed:
+    properties = [("from", str(first)), ("to", str(last))]
+    if len(lines) <= min(GZIP_FROM, room):
+        return lines, properties
+    return gzip.compress(lines, GZIP_LEVEL, mtime=0), [*properties, ("content-encoding", "gzip")]
+
+
+def _named(lane: Lane) -> tuple[str, str]:
+    return ("lane", lane.name.lower())

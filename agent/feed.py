@@ -10,16 +10,20 @@ scan: a lane is looked for in the log itself, a stretch at a time.
 """
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 from agent import store
-from agent.batch import Load, packed
+from agent.batch import BATCH_BYTES, Load, packed, packed_run
 from agent.cursors import Cursors
 from agent.journal import Journal
+from agent.refusals import ENTRIES
 from agent.store import Stored
 from agent.workflow import Lane
 
+USUAL = 512
+"""Bytes of an entry before any was read."""
 PACK_INLINE = 32
 """Compressing fewer entries costs less than handing them to another thread."""
 
@@ -31,6 +35,10 @@ class Feed:
         self.place = cursors
         """What was given out, or is not there."""
         self._journal = journal
+        self._length = USUAL
+        """Bytes of an entry, as the last ones were."""
+        self._ahead: tuple[_Ask, asyncio.Future[_Answer]] | None = None
+        """What comes next in all likelihood, and is being read."""
 
     def rewind(self, cursors: Cursors) -> None:
         """Go back: what was given out since then is to be given out again."""
@@ -71,8 +79,13 @@ class Feed:
         journal, place = self._journal, self.place.of(lane)
         recent = journal.recent(place)
         if recent is None:
-            make = partial(packed, room=room, lane=lane)
-            looked, load = await journal.read_lane(lane, place, entries=entries, size=size, make=make)
+            looked, _, load = await self._asked(_Ask(lane, place, self._guess(entries, size), size, room))
+            if load is not None:
+                self._length = load.size // load.entries + 1
+            if load is not None and entries == ENTRIES and size == BATCH_BYTES:
+                # Much is left and the way bears it: the next is read while this one is published.
+                following = _Ask(lane, load.last, self._guess(entries, size), size, room)
+                self._ahead = following, self._read(following)
         else:
             looked, load = journal.last, None
             own = (stored for stored in recent if stored.lane == lane)
@@ -81,6 +94,33 @@ class Feed:
                 load = await _packed(found, room, lane)
         self.place = self.place.moved(lane, looked if load is None else load.last)
         return load
+
+    def _guess(self, entries: int, size: int) -> int:
+        """How many entries make so many bytes, to judge by the last."""
+        return max(1, min(entries, size // self._length))
+
+    async def _asked(self, ask: "_Ask") -> "_Answer":
+        """From what was read ahead, if that is it."""
+        ahead, self._ahead = self._ahead, None
+        return await (ahead[1] if ahead is not None and ahead[0] == ask else self._read(ask))
+
+    def _read(self, ask: "_Ask") -> "asyncio.Future[_Answer]":
+        make = partial(packed_run, size=ask.size, room=ask.room, lane=ask.lane)
+        return self._journal.read_lane(ask.lane, ask.after, entries=ask.entries, make=make)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What is read of a lane from the file."""
+
+    lane: Lane
+    after: int
+    entries: int
+    size: int
+    room: int
+
+
+_Answer = tuple[int, int, Load | None]
 
 
 async def _packed(entries: list[Stored], room: int, lane: Lane | None = None) -> Load:

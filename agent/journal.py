@@ -19,7 +19,7 @@ from agent.clock import Moment, rfc3339
 from agent.ledger import TILE, Frontier, leaf_hash
 from agent.notary import Notary
 from agent.soundness import deep_check
-from agent.store import Stored
+from agent.store import Run, Stored
 from agent.tail import Tail
 from agent.workflow import Draft, Lane
 from agent.writer import JournalFailed, Writer
@@ -156,7 +156,13 @@ class Journal:
             found = store.within(islice(recent, entries), size)
             kept = found
         else:
-            found = await self._look(lambda connection: store.read(connection, after, entries, size))
+            self._reading += 1
+            try:
+                found = await self._writer.submit(
+                    lambda connection: store.read(connection, after, entries, size), reads=True
+                )
+            finally:
+                self._reading -= 1
             kept = self._allowed(found)
         if found and not kept:
             return await self.read(found[-1].sequence, entries=entries, size=size)
@@ -178,24 +184,33 @@ class Journal:
             lambda connection: store.salvaged_naming(connection, wanted), reads=True
         )
 
-    async def read_lane(
-        self, lane: Lane, after: int, *, entries: int, size: int, make: Callable[[list[Stored]], T]
-    ) -> tuple[int, T | None]:
-        """Of one lane: up to where there was a look for the next entries, and what `make` makes of them.
-
-        None where that look found none. `make` is called by the thread that reads: everything in one hop.
+    def read_lane(
+        self, lane: Lane, after: int, *, entries: int, make: Callable[[Run], T]
+    ) -> asyncio.Future[tuple[int, int, T | None]]:
+        """Of one lane: up to where there was a look for the next entries, the last found, and what `make`,
+        called by the thread that reads, makes of them: None where that look found none.
         """
-        until, allowed = min(after + STRIDE, self.last), self._allowed
+        until, doomed = min(after + STRIDE, self.last), self._doomed
 
         def job(connection: sqlite3.Connection) -> tuple[int, int, T | None]:
-            found = store.read_lane(connection, lane, (after, until), entries, size)
-            kept = allowed(found)
-            looked = found[-1].sequence if found else until
-            return looked, kept[-1].sequence if kept else 0, make(kept) if kept else None
+            found = store.read_run(connection, lane, (after, until), entries)
+            if found is None:
+                return until, 0, None
+            last = found.sequences[-1]
+            if doomed.intersection(found.sequences):
+                kept = [stored for stored in found.stored(lane) if stored.sequence not in doomed]
+                found = Run([each.sequence for each in kept], b"\n".join([each.line for each in kept]))
+            return last, last, make(found) if found.sequences else None
 
-        looked, handed, made = await self._look(job)
-        self.hand_out(lane, handed)
-        return looked, made
+        def done(read: asyncio.Future[tuple[int, int, T | None]]) -> None:
+            self._reading -= 1
+            if not read.cancelled() and read.exception() is None:
+                self.hand_out(lane, read.result()[1])
+
+        self._reading += 1
+        reading = self._writer.submit(job, reads=True)
+        reading.add_done_callback(done)
+        return reading
 
     def recent(self, after: int) -> Iterator[Stored] | None:
         """Durable entries after `after` that are in memory; None where the file has to be asked for some."""
@@ -339,14 +354,6 @@ class Journal:
         A writer that waits for room on the disk is alive: restarting the process would make none.
         """
         await self._writer.submit(lambda _: None, reads=True)
-
-    async def _look(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Read entries from the file that are to be handed out."""
-        self._reading += 1
-        try:
-            return await self._writer.submit(job, reads=True)
-        finally:
-            self._reading -= 1
 
     def _allowed(self, found: list[Stored]) -> list[Stored]:
         doomed = self._doomed

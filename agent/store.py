@@ -34,6 +34,18 @@ class Stored(NamedTuple):
     lane: int = 0
 
 
+class Run(NamedTuple):
+    """Entries of one lane that follow each other: their sequences, and their lines joined by line feeds."""
+
+    sequences: list[int]
+    lines: bytes
+
+    def stored(self, lane: int) -> list[Stored]:
+        """One by one. No line feed is in a line: JSON writes it otherwise."""
+        lines = zip(self.sequences, self.lines.split(b"\n"), strict=True)
+        return [Stored(sequence, line, lane) for sequence, line in lines]
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a journal file holds at opening."""
@@ -175,16 +187,25 @@ def read(connection: sqlite3.Connection, after: int, entries: int, size: int) ->
     return within(map(Stored._make, found), size)
 
 
-def read_lane(
-    connection: sqlite3.Connection, lane: int, span: tuple[int, int], entries: int, size: int
-) -> list[Stored]:
-    """The same of one lane, between two sequences: after the first, up to the second. There may be none."""
-    found = connection.execute(
-        "SELECT sequence, line, lane FROM entry WHERE sequence > ? AND sequence <= ? AND lane = ?"
-        " ORDER BY sequence LIMIT ?",
+def read_run(connection: sqlite3.Connection, lane: int, span: tuple[int, int], entries: int) -> Run | None:
+    """The first so many of one lane after the first of two sequences and up to the second, if there are any.
+
+    In one step of SQLite's, which lets the event loop go on meanwhile: row by row both would wait in turn.
+    """
+    sequences, lines = connection.execute(
+        "SELECT group_concat(sequence), CAST(group_concat(line, char(10)) AS BLOB) FROM"
+        " (SELECT sequence, line FROM entry WHERE sequence > ? AND sequence <= ? AND lane = ?"
+        " ORDER BY sequence LIMIT ?)",
         (*span, lane, entries),
-    )
-    return within(map(Stored._make, found), size)
+    ).fetchone()
+    if sequences is None:
+        return None
+    run = Run([*map(int, sequences.split(","))], lines)
+    if run.sequences != sorted(run.sequences):
+        # It always comes in order, and SQLite does not promise that.
+        ordered = sorted(zip(run.sequences, lines.split(b"\n"), strict=True))
+        return Run([sequence for sequence, _ in ordered], b"\n".join([line for _, line in ordered]))
+    return run
 
 
 def count(connection: sqlite3.Connection, span: tuple[int, int], beyond: Sequence[int]) -> list[int]:

@@ -45,10 +45,8 @@ from agent.refusals import TOO_LARGE, Again, Caution, Leave, PassOver
 from agent.workflow import Draft, Lane
 
 SAVE_EVERY, SAVE_AFTER_S = 512, 1.0
-"""So many acknowledged entries, and so long after the last, are worth a commit for the cursors alone; else
-they ride with the next."""
-SAVE_MOST = 16_384
-"""Acknowledged entries that may come twice after a power cut."""
+"""So many acknowledged entries are worth a commit for the cursors alone, once in so long, and at the end;
+else they ride with the next. What is sent in that time may come twice after a power cut."""
 LAST_PLACE = 4
 """Where a broker takes more than this at a time, the last place is kept for what is urgent."""
 
@@ -187,6 +185,7 @@ class Uplink:
         self._herald.begin()
         self._leftovers.begin()
         self.pace.begin()
+        self._saved_at = asyncio.get_running_loop().time()
         while True:
             flying: deque[Batch] = deque()
             try:
@@ -230,6 +229,7 @@ class Uplink:
         if lane is None and not flying:
             # The last looks may have found nothing: so far is everything dealt with.
             self._move(self._feed.place)
+            self._save(all_sent=True)
         if lane is None or not self._may_send(connection, flying, lane):
             return False
         before, topic = self._feed.place, f"{self.topic}/up/entries"
@@ -288,12 +288,14 @@ class Uplink:
             return
         self.cursors = to
         self.journal.ride(self._settled.records(self.journal.records))
+        self._save(all_sent=False)
+        self._tell()
+
+    def _save(self, *, all_sent: bool) -> None:
         now = asyncio.get_running_loop().time()
-        rested = now - self._saved_at >= SAVE_AFTER_S
-        if self._unsaved >= (SAVE_EVERY if rested else SAVE_MOST):
+        if self._unsaved >= SAVE_EVERY and (all_sent or now - self._saved_at >= SAVE_AFTER_S):
             self._unsaved, self._saved_at = 0, now
             self.journal.save()
-        self._tell()
 
     def _tell(self) -> None:
         for call in self._watchers:

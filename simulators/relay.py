@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -44,10 +44,16 @@ class Relay:
     """Bytes per second in each direction of each connection."""
     cut_after: int | None = None
     """Cut the way once a connection has carried so many bytes towards the broker; then None again."""
+    cut_back_after: int | None = None
+    """The same of what comes back."""
+    tap: Callable[[bool, bytes], None] | None = None
+    """Sees what is carried: whether it comes back, and the bytes."""
 
     def __post_init__(self) -> None:
         self.accepted = 0
         """Connections so far, those that were turned away not counted."""
+        self.carried = [0, 0]
+        """Bytes that have reached the broker, and the device."""
         self.hung = False
         self.mute = False
         """What the broker says goes nowhere."""
@@ -114,9 +120,10 @@ class Relay:
     def ended(self, way: "_Way") -> None:
         self._ways.discard(way)
 
-    def may_carry(self, carried: int, more: int) -> int:
-        """How many of so many more bytes a connection may still carry towards the broker."""
-        return more if self.cut_after is None else min(more, self.cut_after - carried)
+    def may_carry(self, back: bool, carried: int, more: int) -> int:
+        """How many of so many more bytes a connection may still carry."""
+        bound = self.cut_back_after if back else self.cut_after
+        return more if bound is None else max(0, min(more, bound - carried))
 
 
 class _Way:
@@ -128,7 +135,7 @@ class _Way:
         self.near.peer, self.far.peer = self.far, self.near
         self._reaching: asyncio.Task[None] | None = None
         self._reached = False
-        self._carried = 0
+        self._carried = [0, 0]
 
     def begin(self) -> None:
         if self.relay.begun(self):
@@ -158,14 +165,16 @@ class _Way:
 
     def carry(self, sender: "_End", data: bytes) -> bytes:
         """What of this reaches the other end."""
-        if sender is not self.near:
-            return data
-        allowed = self.relay.may_carry(self._carried, len(data))
-        self._carried += allowed
+        relay, back = self.relay, sender is self.far
+        allowed = relay.may_carry(back, self._carried[back], len(data))
+        self._carried[back] += allowed
+        relay.carried[back] += allowed
+        if relay.tap is not None:
+            relay.tap(back, data[:allowed])
         return data[:allowed]
 
     def cut(self) -> None:
-        self.relay.cut_after = None
+        self.relay.cut_after = self.relay.cut_back_after = None
         self.relay.cut()
 
     def reset(self) -> None:
@@ -304,6 +313,8 @@ async def serve(relay: Relay) -> None:
         sys.stdout.write(f"listening on {relay.host}:{relay.port}\n")
         sys.stdout.flush()
         await stopped.wait()
+    up, down = relay.carried
+    sys.stdout.write(f"carried {up} bytes to {relay.to_host}:{relay.to_port}, {down} back\n")
 
 
 def main() -> None:

@@ -55,6 +55,7 @@ async def answered(reader: StreamReader, writer: StreamWriter, data: bytes) -> N
 async def test_it_carries_both_ways_and_ends_when_one_end_does(relay: Relay) -> None:
     async with through(relay) as (reader, writer):
         await answered(reader, writer, bytes(range(256)) * 20_000)
+        assert relay.carried == [256 * 20_000] * 2
         writer.write_eof()
         assert await reader.read() == b""
 
@@ -140,5 +141,5 @@ async def test_it_runs_by_hand_and_ends_cleanly() -> None:
     assert process.stdout is not None
     assert (await process.stdout.readline()).startswith(b"listening on 127.0.0.1:")
     process.send_signal(signal.SIGTERM)
-    assert (await process.communicate()) == (b"", b"")
+    assert (await process.communicate()) == (b"carried 0 bytes to 127.0.0.1:9, 0 back\n", b"")
     join_child_watchers()

@@ -5,7 +5,7 @@ import contextlib
 import json
 import random
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from agent.fleet.collect import unpack
 from agent.journal import Journal
 from agent.ledger import leaf_hash
 from agent.mqtt import ConnectionLost
+from agent.note import VerifierKey
 from agent.refusals import Again, Caution, Leave, PassOver
 from agent.store import Stored
 from agent.uplink import Uplink
@@ -43,7 +44,15 @@ class Hurry(random.Random):
 class Van:
     """A journal and its uplink."""
 
-    def __init__(self, journal: Journal, port: int, device: str, client_id: str, keepalive: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        port: int,
+        device: str,
+        client_id: str,
+        keepalive: int,
+        fleet: Collection[VerifierKey] = (),
+    ) -> None:
         self.journal = journal
         self.device = device
         self.birth: Mapping[str, Any] = BIRTH
@@ -54,6 +63,7 @@ class Van:
             f"postern/v1/{device}",
             birth=lambda: self.birth,
             report=self._reported,
+            fleet=fleet,
             rng=Hurry(),
         )
         self.news = News()
@@ -85,11 +95,16 @@ class Van:
 
 @contextlib.asynccontextmanager
 async def van(
-    folder: Path, port: int, device: str = "van-0042", client_id: str = "", keepalive: int = 25
+    folder: Path,
+    port: int,
+    device: str = "van-0042",
+    client_id: str = "",
+    keepalive: int = 25,
+    fleet: Collection[VerifierKey] = (),
 ) -> AsyncIterator[Van]:
     journal = Journal(folder / f"{device}.db", source=f"/postern/test/{device}")
     await journal.open()
-    made = Van(journal, port, device, client_id or device, keepalive)
+    made = Van(journal, port, device, client_id or device, keepalive, fleet)
     try:
         yield made
     finally:

@@ -9,11 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.batch import LINES
+from agent.mqtt import publish_overhead
 from tests.bench import rig
 from tests.bench.figures import Broken, Figure, Missing, Target
 from tests.bench.sizes import Sizes
 from tests.bench.wires import PATIENCE_S, Ear, Line
 
+SEQUENCES = (("from", "9" * 6), ("to", "9" * 6))
+"""What a message says besides; the ear is too simple to hear it."""
 CHUNK = 32
 """Scans offered to the tty at once: it takes 4 KiB."""
 
@@ -57,10 +61,12 @@ def lone(folder: Path, sizes: Sizes) -> Iterator[Figure | Missing]:
     ):
         rig.first_heard(agent, line, ear)
         time.sleep(sizes.lone_wait)
-        before, payload = agent.written(), 0
+        before, payload, sent = agent.written(), 0, 0
         for number in range(sizes.lone):
             line.scan(b"LONE%08d" % number)
-            payload += sum(len(heard.text()) for heard in ear.until_quiet(PATIENCE_S, 0.2))
+            for heard in ear.until_quiet(PATIENCE_S, 0.2):
+                payload += len(heard.text())
+                sent += len(heard.payload) + publish_overhead(heard.topic, LINES, SEQUENCES)
             time.sleep(sizes.lone_wait)
         written = agent.written() - before
     yield Figure(
@@ -70,6 +76,13 @@ def lone(folder: Path, sizes: Sizes) -> Iterator[Figure | Missing]:
         beside="as an entry",
         limit=payload / sizes.lone / 1000,
         target=Target("<=", 10, "KB"),
+    )
+    yield Figure(
+        name="sent for a lone scan, all told",
+        value=sent / sizes.lone,
+        unit="B",
+        beside="as an entry",
+        limit=payload / sizes.lone,
     )
 
 

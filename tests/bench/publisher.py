@@ -1,7 +1,7 @@
 """Publishes at QoS 1, a window at a time, with paho on the event loop and nothing else.
 
-What the agent's drain is measured against. From a pickled list it sends ready-made payloads; from an SQLite
-file it reads BATCH lines at a time and compresses them, as the agent does. Neither keeps a cursor, or could
+What the agent's drain is measured against. From a pickled list it sends ready-made payloads; from a journal
+it reads BATCH lines at a time and compresses them, as the agent does. Neither keeps a cursor, or could
 send anything again.
 
     python -m tests.bench.publisher PORT TOPIC WINDOW FILE [BATCH]
@@ -66,7 +66,7 @@ class Publisher:
 
 
 def packed(file: str, batch: int) -> Iterator[bytes]:
-    """Lines of a database, so many at a time, compressed at level 1."""
+    """Lines of a journal, so many at a time, compressed at level 1."""
     with closing(sqlite3.connect(file)) as store:
         cursor = store.execute("SELECT line FROM entry ORDER BY sequence")
         while rows := cursor.fetchmany(batch):
