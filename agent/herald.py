@@ -9,7 +9,8 @@ from typing import Any
 
 import structlog
 
-from agent.journal import Journal, compact
+from agent.entry import compact
+from agent.journal import Journal
 from agent.mqtt import REFUSED, Connection, Will, publish_overhead
 
 JSON, NOTE = "application/json", "text/plain; charset=utf-8"

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent.clock import NS, Moment
-from agent.journal import Journal, compact
+from agent.entry import compact
+from agent.journal import Journal
 from agent.roster import Roster, subject_key
 from agent.workflow import Draft
 

@@ -7,7 +7,6 @@ Some are security state: nothing but an append ever changes one.
 """
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent import store
-from agent.clock import Moment, rfc3339
+from agent.clock import Moment
+from agent.entry import compact, line_of
 from agent.ledger import TILE, Frontier, leaf_hash
 from agent.notary import Notary
 from agent.soundness import deep_check
@@ -30,13 +30,6 @@ STRIDE = 8192
 """Entries that are looked through at once for those of one lane: a commit may have to wait for that."""
 
 T = TypeVar("T")
-
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-
-
-def compact(value: Any) -> bytes:
-    """JSON as it is stored and sent: no spaces, UTF-8. Raises ValueError or TypeError for anything else."""
-    return _encode(value).encode()
 
 
 class Journal:
@@ -381,19 +374,7 @@ class Journal:
     def _row(
         self, sequence: int, draft: Draft, at: Moment, position: Mapping[str, Any]
     ) -> tuple[int, Lane, bytes]:
-        clock = {"boot": at.boot, "mono_ns": at.mono_ns, "trust": at.trust, "error_s": at.error_s}
-        entry = {
-            "specversion": "1.0",
-            "id": f"{self.epoch}-{sequence}",
-            "source": self.source,
-            "type": f"postern.{draft.type}",
-            "subject": draft.subject,
-            "time": rfc3339(at.utc_ns),
-            "sequence": str(sequence),
-            "lane": draft.lane.name.lower(),
-            "data": {**draft.data, "clock": clock, **position},
-        }
-        return sequence, draft.lane, compact(entry)
+        return sequence, draft.lane, line_of(draft, self.source, self.epoch, sequence, at, position)
 
     def _durable(self, rows: list[tuple[int, Lane, bytes]]) -> None:
         if not rows:

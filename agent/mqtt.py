@@ -7,10 +7,8 @@ reason code of its PUBACK, which is the only place where it shows.
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -20,8 +18,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.arrivals import Arrivals
+from agent.mqtt_words import ConnectionLost, ConnectRefused, Message, Server, Will
 from agent.paho_client import UNREADABLE, Paho, properties_of
 from agent.wire import Wire, open_wire
+
+__all__ = ["ConnectRefused", "Connection", "ConnectionLost", "Message", "Server", "Will", "publish_overhead"]
 
 WINDOW = 100
 """Most unacknowledged publishes; above this paho slows down and the broker's queue pays."""
@@ -46,58 +47,6 @@ WITH_WILL = 0x04
 QOS_NOT_SUPPORTED = 0x9B
 REFUSED = 0x80
 """Reason codes from here on say no."""
-
-
-class ConnectionLost(Exception):
-    """The connection is over. `code` is the broker's reason code, where it gave one."""
-
-    def __init__(self, reason: str, code: int | None = None) -> None:
-        super().__init__(reason)
-        self.code = code
-
-    def again(self) -> Self:
-        """The same news for one more who waits: a raised exception collects the way it took."""
-        return type(self)(str(self), self.code)
-
-
-class ConnectRefused(ConnectionLost):
-    """The broker answered, and would not have us."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """Where the broker is and how to be let in."""
-
-    host: str
-    port: int
-    client_id: str
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
-    keepalive: int = 25
-    """Seconds."""
-    session_expiry: int = 0
-    """Seconds that the broker keeps subscriptions and unacknowledged messages for us; 0 starts clean."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Will:
-    """What the broker says for us at the end, whichever way it comes; retained."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """Something the broker brought. Acknowledged by `Connection.acknowledge` once it is dealt with."""
-
-    topic: str
-    payload: bytes
-    properties: dict[str, str]
-    retained: bool
-    mid: int
-    qos: int
 
 
 class Connection:

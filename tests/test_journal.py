@@ -16,7 +16,8 @@ import pytest
 
 from agent import tail, writer
 from agent.clock import NS, Moment, Trust
-from agent.journal import Journal, compact
+from agent.entry import compact
+from agent.journal import Journal
 from agent.workflow import Draft, Lane
 from agent.writer import JournalDamaged, JournalFailed
 from tests.test_writer import Gate, Trouble

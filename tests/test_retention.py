@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.clock import NS, Moment, Trust, rfc3339
-from agent.journal import compact
+from agent.entry import compact
 from agent.retention import DAY_S, RANGES, Level, Limits, age_s, crossing, judge, losses, unwritten
 from agent.workflow import Lane
 from tests.moments import NOON_NS, moment
