@@ -21,6 +21,7 @@ TINY = dataclasses.replace(
     lone_wait=0.3,
     backlog=600,
     singles=5,
+    thin=2,
     quiet=0.3,
     starts=1,
     queued=500,

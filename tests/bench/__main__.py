@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import drain, flow, footprint, latency, roster
+from tests.bench import drain, flow, footprint, latency, roster, thin
 from tests.bench.figures import Figure, Missing, head, row
 from tests.bench.machine import facts
 from tests.bench.rig import ROOT
@@ -27,6 +27,7 @@ MEASURES: Mapping[str, Measure] = {
     "burst": flow.burst,
     "lone": flow.lone,
     "drain": drain.drain,
+    "thin": thin.thin,
     "startup": footprint.startup,
     "resting": footprint.resting,
     "roster": roster.lookup,

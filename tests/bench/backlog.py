@@ -5,32 +5,32 @@ from pathlib import Path
 
 from agent.clock import SystemClock
 from agent.journal import Journal
-from agent.workflow import Draft
+from agent.workflow import Draft, Lane
 from tests.bench import rig
 
 AT_ONCE = 500
 POSITION = {"position": None, "position_missing": "no_receiver"}
 
 
-def fill(folder: Path, entries: int) -> None:
+def fill(folder: Path, entries: int, lane: Lane = Lane.CUSTODY) -> None:
     """Write entries such as scans make into the journal of an agent that is to run in this folder."""
-    asyncio.run(_fill(folder, entries))
+    asyncio.run(_fill(folder, entries, lane))
 
 
 def _journal(folder: Path) -> Journal:
     return Journal(folder / "journal.db", source=f"/postern/bench/{rig.DEVICE}")
 
 
-def _draft(number: int) -> Draft:
+def _draft(number: int, lane: Lane) -> Draft:
     label = f"BACK{number:08d}"
     scan = {"raw": "QkFDSzAwMDAwMDAw", "symbology": None, "driver": "line", "scheme": "text"}
-    return Draft("custody.seen", f"text:{label}", {"unit": "gun", "scan": scan})
+    return Draft("custody.seen", f"text:{label}", {"unit": "gun", "scan": scan}, lane)
 
 
-async def _fill(folder: Path, entries: int) -> None:
+async def _fill(folder: Path, entries: int, lane: Lane) -> None:
     journal, clock = _journal(folder), SystemClock()
     await journal.open()
     for first in range(0, entries, AT_ONCE):
-        drafts = [_draft(number) for number in range(first, min(first + AT_ONCE, entries))]
+        drafts = [_draft(number, lane) for number in range(first, min(first + AT_ONCE, entries))]
         await journal.append(drafts, clock.now(), POSITION)
     await journal.close()

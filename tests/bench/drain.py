@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from pathlib import Path
 from tests.bench import backlog, rig
 from tests.bench.figures import Broken, Figure, Missing, Target
 from tests.bench.sizes import Sizes
-from tests.bench.wires import PATIENCE_S, Ear, Heard
-from tests.mosquitto import Mosquitto, free_port, listens
+from tests.bench.wires import Ear, Heard
+from tests.mosquitto import Mosquitto, free_port
 
 ROUND_TRIPS_S = (0.0, 0.05)
 WINDOW = 20
@@ -120,11 +119,7 @@ class _Race:
             if not self.rtt:
                 yield ear, server.port
                 return
-            near = free_port()
-            argv = [sys.executable, "-m", "simulators.relay", "--to", f"127.0.0.1:{server.port}"]
-            argv += ["--port", str(near), "--rtt", str(self.rtt)]
-            with rig.Program(argv, self.folder / "relay.log") as relay:
-                _listening(relay, near)
+            with rig.way(self.folder, server.port, rtt=self.rtt) as near:
                 yield ear, near
 
     def _heard(self, ear: Ear, entries: int) -> tuple[float, list[Heard]]:
@@ -153,15 +148,6 @@ def _copied(folder: Path, full: Path) -> str:
     path = folder / "lines.db"
     shutil.copyfile(full / "journal.db", path)
     return str(path)
-
-
-def _listening(relay: rig.Program, port: int) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while not listens(relay.pid, port):
-        relay.alive()
-        if time.monotonic() > until:
-            raise Broken("the relay does not listen")
-        time.sleep(0.02)
 
 
 def _bridge(folder: Path, port: int) -> Mosquitto:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from tests.bench.figures import Broken
-from tests.bench.wires import Ear, Line
-from tests.mosquitto import Mosquitto
+from tests.bench.wires import PATIENCE_S, Ear, Line
+from tests.mosquitto import Mosquitto, free_port, listens
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEVICE = "bench-0001"
@@ -133,6 +133,22 @@ def bare(folder: Path, port: int, line: Line, *, slow_sync: bool = False) -> Pro
 def broker(folder: Path) -> Iterator[Mosquitto]:
     with Mosquitto(folder, config_lines=BROKER_LINES) as running:
         yield running
+
+
+@contextlib.contextmanager
+def way(folder: Path, port: int, *, rtt: float, rate: float | None = None) -> Iterator[int]:
+    """A port behind which that of a broker is so many seconds away, there and back, and as thin as that."""
+    near = free_port()
+    argv = [sys.executable, "-m", "simulators.relay", "--to", f"127.0.0.1:{port}", "--port", str(near)]
+    argv += ["--rtt", str(rtt), *(("--rate", str(rate)) if rate else ())]
+    with Program(argv, folder / "relay.log") as relay:
+        until = time.monotonic() + PATIENCE_S
+        while not listens(relay.pid, near):
+            relay.alive()
+            if time.monotonic() > until:
+                raise Broken("the relay does not listen")
+            time.sleep(0.02)
+        yield near
 
 
 @contextlib.contextmanager

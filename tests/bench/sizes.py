@@ -20,6 +20,8 @@ class Sizes:
     backlog: int
     singles: int
     """Entries published one by one at no round trip; far fewer at a long one."""
+    thin: int
+    """Scans on a thin way."""
     quiet: float
     """After so long without a message nothing more will come."""
     starts: int
@@ -41,6 +43,7 @@ FULL = Sizes(
     lone_wait=6.0,
     backlog=50_000,
     singles=4_000,
+    thin=20,
     quiet=1.0,
     starts=5,
     queued=1_000_000,
@@ -58,6 +61,7 @@ QUICK = Sizes(
     lone_wait=6.0,
     backlog=20_000,
     singles=1_000,
+    thin=5,
     quiet=1.0,
     starts=3,
     queued=100_000,
