@@ -106,7 +106,7 @@ class Bundles:
         self._filling.pop(kind, None)
         self._told = {each for each in self._told if each[0] != kind}
         if (mistake := _mistake(document.body)) is not None:
-            self._refused(kind, None, "schema", mistake)
+            await self._refused(kind, None, "schema", mistake)
         elif not document.body.pages:
             await self._empty(document)
         elif (filling := await self._do(kind, None, partial(self._lay_out, document))) is not None:
@@ -130,7 +130,7 @@ class Bundles:
                 continue
             lacked = filling.lacked[digest]
             if len(raw) != lacked.size:
-                return self._refused(filling.kind, lacked.bucket, "size", f"{len(raw)} bytes")
+                return await self._refused(filling.kind, lacked.bucket, "size", f"{len(raw)} bytes")
             generation = await self._do(
                 filling.kind, lacked.bucket, partial(self._take, filling, digest, lacked, raw)
             )
@@ -141,7 +141,7 @@ class Bundles:
             filling.changed += 1
             await self._complete_if_whole(filling)
             return True
-        return self._refused("", None, "unwanted", f"{len(raw)} bytes")
+        return await self._refused("", None, "unwanted", f"{len(raw)} bytes")
 
     # -- in the thread ----------------------------------------------------------------------------
 
@@ -229,20 +229,20 @@ class Bundles:
         except BadPage as bad:
             if (filling := self._filling.get(kind)) is not None:
                 filling.bad.update(each for each, lacked in filling.lacked.items() if lacked.bucket == bucket)
-            self._refused(kind, bucket, "bad_page", str(bad))
+            await self._refused(kind, bucket, "bad_page", str(bad))
         except sqlite3.Error as error:
             # A full disk, most likely. The page is still lacked, and will be asked for again.
-            self._refused(kind, bucket, "storage", str(error))
+            await self._refused(kind, bucket, "storage", str(error))
         return None
 
-    def _refused(self, kind: str, bucket: int | None, reason: str, detail: str) -> bool:
+    async def _refused(self, kind: str, bucket: int | None, reason: str, detail: str) -> bool:
         """Counted each time; an entry for each reason and list: a flood must not fill the journal."""
         self.dropped[reason] += 1
         if (kind, reason) not in self._told:
             self._told.add((kind, reason))
             data = {"kind": kind or None, "bucket": bucket, "reason": reason, "detail": detail}
             log.warning("page refused", **data)
-            self._report(Draft("fleet.page_refused", self._device, data, Lane.STATE))
+            await self._report(Draft("fleet.page_refused", self._device, data, Lane.STATE))
         return False
 
     @property

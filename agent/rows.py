@@ -345,20 +345,20 @@ class Rows:
         return len(gone)
 
     def complete(self, bundle: str, generation: Generation, *, as_of: int) -> None:
-        """The generation is whole: from now on it is what is in force, and the one before is deleted."""
+        """The generation is whole: from now on it is what is in force, and the one before is given up."""
         with self._change() as execute:
             others = "UPDATE generation SET bundle = '', current = 0 WHERE bundle = ? AND number != ?"
             execute(others, (bundle, generation.number))
             whole = "UPDATE generation SET current = 1, as_of = ? WHERE number = ?"
             execute(whole, (as_of, generation.number))
         self._look()
-        self._purge()
 
     def settle(self, generation: Generation, ver: int) -> None:
-        """Note that it has been told of, as this version."""
+        """Note that it has been told of, as this version. What it replaced is deleted: that may take long."""
         with self._change() as execute:
             execute("UPDATE generation SET ver = ? WHERE number = ?", (ver, generation.number))
         self._look()
+        self._purge()
 
     def suspend(self, bundle: str) -> bool:
         """Nothing of the bundle opens any more, and its pages stay; False if nothing of it did before."""

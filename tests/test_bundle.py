@@ -42,11 +42,9 @@ class Van:
         self.bundles.close()
         self.rows.close()
 
-    def report(self, draft: Draft) -> asyncio.Future[None]:
+    async def report(self, draft: Draft) -> None:
+        """Told once it is awaited, and not before."""
         self.entries.append(draft)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
 
     async def fetch(self, most: int = 10**6, pages: dict[str, bytes] | None = None) -> list[str]:
         """Bring what is wanted until nothing is, or `most` pages; which they were."""

@@ -6,24 +6,20 @@ A real agent, a real mosquitto, and the fleet's own commands.
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from agent.fingerprint import of_device
 from agent.fleet.issued import Issued
 from agent.fleet.publish import send
-from agent.jws import Signer
-from agent.keystore import Keystore
 from simulators.em4100 import Em4100Reader
 from simulators.line import LineScanner
 from simulators.stage import postern
 from tests.brokers import connected
-from tests.fleets import DEVICE, TENANT, request
+from tests.fleets import DEVICE, TENANT
 from tests.site import Site
 from tests.test_collect import collecting
 
@@ -79,16 +75,15 @@ class Fleet:
         secret = str(self.folder / "passphrase")
         await self.offline("keys", "init", "--tenant", TENANT, "--passphrase-file", secret)
 
-    async def enrol(self, state: Path) -> None:
-        """The device's side of it as well: it asks, and puts the root of the answer in place."""
-        keys = Keystore.of(state)
-        sign = Signer(Ed25519PrivateKey.from_private_bytes(keys.load("device").reveal()))
-        seal = X25519PrivateKey.from_private_bytes(keys.load("seal").reveal())
+    async def enrol(self) -> None:
+        """The device asks, the fleet answers, and each fingerprint goes another way than the files."""
         asked, welcome = self.folder / "request.jws", self.folder / "welcome.json"
-        asked.write_bytes(request(sign=sign, seal=seal))
-        shown = of_device(sign.public, seal.public_key().public_bytes_raw())
-        await self.offline("enrol", str(asked), "--fingerprint", shown, "--out", str(welcome))
-        (state / "root.jws").write_text(json.loads(welcome.read_text())["root"])
+        config = ("--config", str(self.site.config))
+        said = await postern("enrol", "--out", str(asked), *config)
+        (shown,) = re.findall("((?:[0-9a-f]{4} ){15}[0-9a-f]{4})", said)
+        told = await self.offline("enrol", str(asked), "--fingerprint", shown, "--out", str(welcome))
+        root = told["root_fingerprint"]
+        await postern("enrol", "--accept", str(welcome), "--root-fingerprint", root, *config)
 
     def roster(self, crowd: Iterable[int]) -> Path:
         """Anna with badge and PIN, Boris with a badge, and a crowd of others."""
@@ -146,7 +141,7 @@ async def acme(folder: Path) -> AsyncIterator[tuple[Fleet, Van]]:
     async with Site(folder, config=CONFIG, device=DEVICE) as site:
         fleet, van = Fleet(folder, site), Van(site)
         await fleet.ceremony()
-        await fleet.enrol(folder / "state")
+        await fleet.enrol()
         at = ("--host", "127.0.0.1", "--port", str(site.broker.port), "--plain")
         async with collecting(*at, "--keys", str(fleet.keys)):
             await van.start()
@@ -217,6 +212,21 @@ async def test_a_download_cut_by_a_kill_goes_on_where_it_was(tmp_path: Path) -> 
         assert completed["changed"] == total - total // 2, (
             "what was here before the kill is not fetched again"
         )
+
+
+async def test_a_forged_page_is_told_of_and_does_no_harm(tmp_path: Path) -> None:
+    async with acme(tmp_path) as (fleet, van):
+        await fleet.push(range(100))
+        await van.completed(1)
+        issued = await sealed_and_not_sent(fleet)
+        *_, forged = (name for name in issued if name.startswith("page/"))
+        async with connected(van.site.broker.port, "whoever") as whoever:
+            await send(whoever, DEVICE, {**issued, forged: b"noise"})
+        await van.heard("fleet.page_refused")
+        assert van.site.of("fleet.page_refused")[0]["data"]["reason"] == "unwanted"
+        assert (await fleet.online("head", "--device", DEVICE))["sent"] >= 2
+        assert (await van.completed(2))["rows"] == CROWD + 3
+        assert not van.site.of("agent.fault")
 
 
 async def sealed_and_not_sent(fleet: Fleet) -> dict[str, bytes]:

@@ -10,8 +10,9 @@ from cryptography.exceptions import InvalidSignature
 from agent.admission import Audience
 from agent.clock import NS, Moment
 from agent.documents import Role
+from agent.enrolment import EnrolmentError
 from agent.envelope import Envelope, Kind, Reason, Refused
-from agent.fleet.enrolment import EnrolmentError, devices, enrol, make_authority, read_request
+from agent.fleet.enrolment import devices, enrol, make_authority, read_request
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.jws import Signer
 from agent.trust import Trusted
@@ -151,7 +152,7 @@ def test_a_device_is_known_by_its_keys_and_welcomed_with_the_root(keyring: Keyri
     assert welcome["root"].encode() == keyring.document.raw
     assert set(devices(keyring.folder)) == {DEVICE}
     certificate = x509.load_pem_x509_certificate(welcome["certificate"].encode())
-    authority = x509.load_pem_x509_certificate(welcome["ca"].encode())
+    authority = x509.load_pem_x509_certificate((keyring.folder / "ca.pem").read_bytes())
     certificate.verify_directly_issued_by(authority)
     assert certificate.subject.rfc4514_string() == f"CN={DEVICE}"
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

@@ -106,6 +106,7 @@ def test_a_new_epoch_is_filled_beside_the_one_in_force(rows: Rows) -> None:
     filled(rows, 20, fresh, bytes(32))
     assert opened(rows, 40) == f"{SUBJECT}-40"
     rows.complete(ROSTER, fresh, as_of=2000)
+    rows.settle(fresh, 2)
     assert (opened(rows, 7), opened(rows, 40)) == (f"{SUBJECT}-7", None)
     assert len(rows) == 20, "the rows of the epoch before are gone"
 
@@ -116,6 +117,7 @@ def test_so_is_another_number_of_buckets(rows: Rows) -> None:
     wider = started(rows, buckets=64)
     filled(rows, 50, wider)
     rows.complete(ROSTER, wider, as_of=2000)
+    rows.settle(wider, 2)
     assert all(opened(rows, number) for number in range(50))
     assert len(rows) == 50
 

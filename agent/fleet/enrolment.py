@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from agent import keyfile
+from agent.enrolment import EnrolmentError
 from agent.envelope import Envelope, Kind, Refused, told
 from agent.fingerprint import of_device
 from agent.fleet.keyring import PEM, PKCS8, Keyring, KeyringError
@@ -36,10 +37,6 @@ DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,39}")
 """No `+`, `#`, `/` or `$`: a broker puts the name into its topic patterns."""
 CERTIFICATE_DAYS = 825
 AUTHORITY_DAYS = 3650
-
-
-class EnrolmentError(Exception):
-    """A request that cannot be granted: expected and found."""
 
 
 def _device_id(text: str) -> str:
@@ -125,8 +122,11 @@ def _csr(text: str, device: str) -> x509.CertificateSigningRequest:
     return csr
 
 
-def enrol(keyring: Keyring, request: Request, groups: Sequence[str] = ()) -> dict[str, Any]:
-    """Note the device, and what it is answered: root, certificate, authority. Raises EnrolmentError.
+def enrol(
+    keyring: Keyring, request: Request, groups: Sequence[str] = (), broker_ca: str | None = None
+) -> dict[str, Any]:
+    """Note the device, and what it is answered: the root, a certificate if it asked for one, and who vouches
+    for the broker. Raises EnrolmentError.
 
     A device that is known already must come with the same signing key: another one is another device.
     """
@@ -146,7 +146,7 @@ def enrol(keyring: Keyring, request: Request, groups: Sequence[str] = ()) -> dic
     return {
         "root": keyring.document.raw.decode("ascii"),
         "certificate": certificate,
-        "ca": (keyring.folder / "ca.pem").read_text() if certificate else None,
+        "ca": broker_ca,
     }
 
 

@@ -42,6 +42,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     enrol.add_argument("--out", type=Path, default=Path("welcome.json"))
     enrol.add_argument("--fingerprint", help="as the device shows it; otherwise asked for")
     enrol.add_argument("--claim-file", type=Path, help="the one-time code that the device was given")
+    enrol.add_argument("--broker-ca", type=Path, help="for the device: who vouches for the broker")
     enrol.add_argument("--group", action="append", default=[], help="repeatable")
     for action, run in (
         (init, _init),
@@ -68,8 +69,8 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _guarded(given: argparse.Namespace) -> int:
+    from agent.enrolment import EnrolmentError
     from agent.envelope import Refused
-    from agent.fleet.enrolment import EnrolmentError
     from agent.fleet.keyring import KeyringError
 
     try:
@@ -185,8 +186,9 @@ def _tell(given: argparse.Namespace, keyring: "Keyring") -> None:
 
 def _enrol(given: argparse.Namespace) -> None:
     from agent import keyfile
+    from agent.enrolment import EnrolmentError
     from agent.fingerprint import groups
-    from agent.fleet.enrolment import EnrolmentError, enrol, read_request
+    from agent.fleet.enrolment import enrol, read_request
     from agent.fleet.keyring import Keyring
 
     keyring = Keyring(given.keys)
@@ -196,8 +198,9 @@ def _enrol(given: argparse.Namespace) -> None:
         raise EnrolmentError(f"{request.device}: expected the code of {given.claim_file}, got another")
     if not _same(groups(given.fingerprint or _typed(request)), request.fingerprint):
         raise EnrolmentError(f"{request.device}: expected the device's own fingerprint, got another")
+    broker_ca = given.broker_ca.read_text() if given.broker_ca else None
     with keyring.locked():
-        welcome = enrol(keyring, request, given.group)
+        welcome = enrol(keyring, request, given.group, broker_ca)
     keyfile.write(given.out, json.dumps(welcome).encode())
     told = {"device": request.device, "welcome": str(given.out), "root_fingerprint": keyring.fingerprint}
     if given.json:
