@@ -80,8 +80,10 @@ class Bundles:
         self._address = address
         self._report = report
         self._filling: dict[str, _Filling] = {}
-        self._told: set[tuple[str, str]] = set()
-        """What was refused of which bundle, and why, since its last list."""
+        self._refusals: Counter[tuple[str, str]] = Counter()
+        """What was refused since the last list: bundle and reason."""
+        self._told: Counter[tuple[str, str]] = Counter()
+        """How many of these an entry has told of."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bundles")
 
     def close(self) -> None:
@@ -104,7 +106,7 @@ class Bundles:
         if before is not None and before.document.sha256 == document.sha256:
             return
         self._filling.pop(kind, None)
-        self._told = {each for each in self._told if each[0] != kind}
+        await self._count_rest()
         if (mistake := _mistake(document.body)) is not None:
             await self._refused(kind, None, "schema", mistake)
         elif not document.body.pages:
@@ -236,14 +238,30 @@ class Bundles:
         return None
 
     async def _refused(self, kind: str, bucket: int | None, reason: str, detail: str) -> bool:
-        """Counted each time; an entry for each reason and list: a flood must not fill the journal."""
+        """An entry for the first of a sort, the tenth, the hundredth: a flood must not fill the journal."""
         self.dropped[reason] += 1
-        if (kind, reason) not in self._told:
-            self._told.add((kind, reason))
+        sort = (kind, reason)
+        self._refusals[sort] += 1
+        times = self._refusals[sort]
+        if times == 10 ** (len(str(times)) - 1):
+            self._told[sort] = times
             data = {"kind": kind or None, "bucket": bucket, "reason": reason, "detail": detail}
-            log.warning("page refused", **data)
-            await self._report(Draft("fleet.page_refused", self._device, data, Lane.STATE))
+            log.warning("page refused", **data, times=times)
+            told = {**data, "times": times}
+            await self._report(Draft("fleet.page_refused", self._device, told, Lane.STATE))
         return False
+
+    async def _count_rest(self) -> None:
+        """Nothing is dropped without being counted in an entry."""
+        rest = {
+            f"{kind or 'page'}: {reason}": times
+            for (kind, reason), times in self._refusals.items()
+            if times > self._told[(kind, reason)]
+        }
+        self._refusals.clear()
+        self._told.clear()
+        if rest:
+            await self._report(Draft("fleet.refusals_counted", self._device, {"times": rest}, Lane.STATE))
 
     @property
     def _device(self) -> str:

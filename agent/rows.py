@@ -208,11 +208,6 @@ class Rows:
         ).fetchone()
         return None if found is None else _opened(found[0], lookup, key, check)
 
-    def value(self, bundle: str, kind: str, token: bytes) -> bytes | None:
-        """`v` of a presented secret, by which the fleet knows it; None where the bundle is not in force."""
-        generation = self._current.get(bundle)
-        return None if generation is None else value_of(generation.epoch, kind, token)
-
     def as_of(self, bundle: str) -> int | None:
         """Seconds since 1970 UTC of what is in force of the bundle; None where there is nothing."""
         if bundle != LOCAL:

@@ -244,7 +244,9 @@ async def test_pages_that_nobody_lacks_are_dropped_and_counted(van: Van) -> None
     for raw in (b"", b"noise", bytes(LIMIT + 1), next(reversed(van.press.pages.values()))):
         assert not await van.bundles.page(raw)
     assert van.bundles.dropped == {"unwanted": 4}
-    assert len(van.told("fleet.page_refused")) == 1, "one entry tells of a flood"
+    assert [each["times"] for each in van.told("fleet.page_refused")] == [1], "not one entry for each"
+    await van.bundles.accepted(van.press.print(badges(range(300))))
+    assert van.told("fleet.refusals_counted") == [{"times": {"page: unwanted": 4}}]
     await van.fetch()
     assert van.subject(7) == "drv-7"
 
@@ -369,7 +371,7 @@ async def test_a_flood_of_pages_takes_no_room(van: Van) -> None:
         sum(file.stat().st_size for file in folder.iterdir()) <= before + LIMIT <= declared + before + LIMIT
     )
     assert peak < 8 * LIMIT
-    assert len(van.entries) == 1
+    assert len(van.entries) < 6
     await van.fetch()
     assert van.subject(299) == "drv-299"
 

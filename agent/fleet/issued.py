@@ -43,11 +43,6 @@ class Issued:
     def keep(self, device: str, name: str, raw: bytes) -> None:
         keyfile.write(self._path(device, name), raw)
 
-    def names(self, device: str) -> list[str]:
-        """Of the documents that were issued."""
-        found = (self._folder / device).glob("*.jws")
-        return sorted(path.stem.replace("-", "/", 1) for path in found)
-
     def sequence(self, device: str, kid: str) -> int:
         """The next sequence of a key that commands this device; from now on it is taken."""
         path = self._folder / device / f"{kid}.seq"

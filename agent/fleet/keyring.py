@@ -39,6 +39,7 @@ CEREMONY = {
     Role.EMERGENCY: 1,
     Role.TIME: 1,
     Role.RECEIPT: 1,
+    Role.GRANT: 1,
 }
 """How many keys each role begins with. Commands that reach far take two of the three."""
 THRESHOLDS = {Role.ROOT: 2}
