@@ -145,7 +145,7 @@ CARD = {"v": V, "kind": "fido2", "body": {"subject": "drv-1", "public_key": "A" 
 GRANT = {
     "v": V,
     "kind": "grant",
-    "body": {"jti": "g1", "locker": "l-1", "compartment": 17, "parcel": "sscc:1", "nbf": 1, "exp": 2},
+    "body": {"jti": "g1", "locker": "l-1", "compartment": "17", "parcel": "sscc:1", "nbf": 1, "exp": 2},
 }
 PARCEL = {"v": V, "kind": "parcel", "body": {"driver": "drv-1", "stop": "s-1", "flags": ["fragile"]}}
 

@@ -69,12 +69,13 @@ def test_grants_are_opened_by_a_code_or_by_selector_and_pin(tmp_path: Path) -> N
     path = tmp_path / "grants.csv"
     path.write_text(
         "kind,secret,selector,jti,locker,compartment,parcel,nbf,exp\n"
-        "grant,AAAAAAAAAAAAAAAAAAAAAA,,g-1,locker-1,17,sscc:1,1,2\n"
-        "grant_pin,123456,4711,g-2,locker-1,18,sscc:2,1,2\n"
+        "grant,AAAAAAAAAAAAAAAAAAAAAA,,g-1,locker-1,a17,sscc:1,1,2\n"
+        "grant_pin,123456,47ab,g-2,locker-1,,sscc:2,,2\n"
     )
     code, pin = read("grants", path)
-    assert (code.token, code.body["compartment"]) == (bytes(16), 17)
-    assert pin.token == b"4711\x00123456"
+    assert (code.token, code.body["compartment"]) == (bytes(16), "a17")
+    assert pin.token == b"47AB\x00123456", "in capitals, as a locker reads it"
+    assert pin.body == {"jti": "g-2", "locker": "locker-1", "parcel": "sscc:2", "exp": 2}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
     roster.csv      kind,subject,secret,finger,until,role
                     badge,drv-5f2e81,04a1b2c3d4,finger:7,2026-12-31,
     manifest.csv    label,driver,stop,flags
-    grants.csv      kind,secret,selector,jti,locker,compartment,parcel,nbf,exp
+    grants.csv      kind,secret,selector,jti,locker,compartment,parcel,purpose,nbf,exp
 
 Every mistake is told with its row and column, all of them at once, and a secret is never shown. `read` gives
 rows that still hold their secrets: they leave as `v` alone.
@@ -33,12 +33,23 @@ LIMIT = 64 * 1024 * 1024
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "roster": ("kind", "subject", "secret", "finger", "until", "role", "level", "public_key"),
     "manifest": ("label", "driver", "stop", "flags"),
-    "grants": ("kind", "secret", "selector", "jti", "locker", "compartment", "parcel", "nbf", "exp"),
+    "grants": (
+        "kind",
+        "secret",
+        "selector",
+        "jti",
+        "locker",
+        "compartment",
+        "parcel",
+        "purpose",
+        "nbf",
+        "exp",
+    ),
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "roster": ("kind", "subject", "secret"),
     "manifest": ("label",),
-    "grants": ("kind", "secret", "jti", "locker", "compartment", "parcel", "nbf", "exp"),
+    "grants": ("kind", "secret", "jti", "locker", "parcel", "exp"),
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
     "roster": ("badge", "static", "pin", "fido2"),
@@ -168,13 +179,10 @@ def _load(cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _grant(cells: Mapping[str, str]) -> dict[str, Any]:
-    if not _is_number(cells["compartment"]):
-        raise _Wrong("compartment", "a number", repr(cells["compartment"]))
+    words = ("jti", "locker", "compartment", "parcel", "purpose")
     return {
-        **{name: cells[name] for name in ("jti", "locker", "parcel")},
-        "compartment": int(cells["compartment"]),
-        "nbf": _second("nbf", cells["nbf"]),
-        "exp": _second("exp", cells["exp"]),
+        **{name: cells[name] for name in words if name in cells},
+        **{name: _second(name, cells[name]) for name in ("nbf", "exp") if name in cells},
     }
 
 
@@ -219,7 +227,8 @@ def _grant_pin(cells: Mapping[str, str]) -> bytes:
         raise _Wrong("selector", f"{SELECTOR} letters or digits", f"{len(selector)} characters")
     if not _is_number(pin) or len(pin) != GRANT_PIN:
         raise _Wrong("secret", f"a PIN of {GRANT_PIN} digits", f"{len(pin)} characters")
-    return selector.encode() + b"\0" + pin.encode()
+    # As a locker reads what is typed.
+    return selector.upper().encode() + b"\0" + pin.encode()
 
 
 def _label(cells: Mapping[str, str]) -> bytes:
