@@ -13,10 +13,12 @@ from agent import gs1, waybills
 from agent.candidates import Confidence, Label, identity, ranked
 from agent.epc import read_epc
 
-__all__ = ["Confidence", "Label", "read_epc", "read_label"]
+__all__ = ["Confidence", "Label", "named", "read_epc", "read_label"]
 
 _AIM = re.compile(r"\][A-Zc-eopsz][0-9A-Za-z]")
 """ISO/IEC 15424: flag character, symbology, modifier."""
+_ID = re.compile(r"[a-z][a-z0-9]{1,11}:[^/]")
+"""How an id begins: no address of a page does."""
 
 
 def read_label(data: bytes, symbology: str | None = None) -> tuple[Label, ...]:
@@ -34,6 +36,16 @@ def read_label(data: bytes, symbology: str | None = None) -> tuple[Label, ...]:
         found += gs1.read(text, symbology)
     found.append(Label(scheme="text", id=identity("text", text), confidence=Confidence.TEXT))
     return ranked(found)
+
+
+def named(text: str) -> str:
+    """A parcel's id from how a person writes it: the id itself, or what a scanner would read.
+
+    >>> named("RB473124829DE"), named("s10:RB473124829DE")
+    ('s10:RB473124829DE', 's10:RB473124829DE')
+    """
+    labels = () if _ID.match(text) else read_label(text.encode())
+    return labels[0].id if labels else text
 
 
 def _decoded(data: bytes) -> str:

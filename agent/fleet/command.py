@@ -10,7 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.fleet import books, broker, ferry_command, keys_command, order_command, push_command
+from agent.fleet import (
+    books,
+    broker,
+    ferry_command,
+    grant_command,
+    keys_command,
+    order_command,
+    push_command,
+)
 
 if TYPE_CHECKING:
     from agent.fleet.clerk import Clerk
@@ -55,11 +63,18 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     collect.add_argument(
         "--keys", type=Path, metavar="DIR", help="tell devices the time and roots they missed"
     )
+    collect.add_argument(
+        "--notices",
+        type=Path,
+        metavar="FILE",
+        help="with --keys: add the codes of deposits to this file, for recipients",
+    )
     collect.add_argument("--json", action="store_true", help="entries and summary as JSON, one object a line")
     collect.set_defaults(run=run)
     books.add_actions(actions)
     keys_command.add_actions(actions)
     push_command.add_actions(actions)
+    grant_command.add_actions(actions)
     order_command.add_actions(actions)
     ferry_command.add_actions(actions)
 
@@ -73,10 +88,11 @@ def run(given: argparse.Namespace) -> int:
 
     try:
         server, clerk = broker.server(given, NAME, keep=given.keep), _clerk(given)
-    except (OSError, IndexError, ValueError, BadKeyFile, BadNote) as error:
+        show = _show(given)
+    except (OSError, IndexError, ValueError, BadKeyFile, BadNote, KeyringError) as error:
         return _failed(error, EXIT_USAGE)
     try:
-        collector, grave = asyncio.run(_collect(given, server, clerk))
+        collector, grave = asyncio.run(_collect(given, server, clerk, show))
     except (BadNote, KeyringError) as error:
         return _failed(error, EXIT_USAGE)
     except StoreFailed as error:
@@ -93,7 +109,7 @@ def _failed(error: Exception, code: int) -> int:
 
 
 async def _collect(
-    given: argparse.Namespace, server: "Server", clerk: "Clerk | None"
+    given: argparse.Namespace, server: "Server", clerk: "Clerk | None", show: "Callable[[Entry], None]"
 ) -> "tuple[Collector, list[Finding]]":
     """The collector as it was at the end, and the grave ones of its findings. Raises StoreFailed, BadNote."""
     from agent.fleet.answers import Answers
@@ -111,10 +127,9 @@ async def _collect(
         if finding.kind in GRAVE:
             grave.append(finding)
 
-    show: Callable[[Any], str] = json.dumps if given.json else _entry_line
     collector = Collector(
         server,
-        lambda entry: print(show(entry), flush=True),
+        show,
         device=given.device,
         share=given.share,
         on_state=show_state,
@@ -130,6 +145,21 @@ async def _collect(
         with contextlib.suppress(asyncio.CancelledError):
             await running
     return collector, grave
+
+
+def _show(given: argparse.Namespace) -> "Callable[[Entry], None]":
+    """What is done with each entry. Raises KeyringError or ValueError."""
+    line: Callable[[Any], str] = json.dumps if given.json else _entry_line
+    if given.notices and given.keys is None:
+        raise ValueError("--notices: expected --keys as well, got none")
+    note = grant_command.noted(given.keys, given.notices) if given.notices else None
+
+    def show(entry: "Entry") -> None:
+        if note is not None:
+            note(entry)
+        print(line(entry), flush=True)
+
+    return show
 
 
 def _clerk(given: argparse.Namespace) -> "Clerk | None":

@@ -1,4 +1,4 @@
-"""The fleet's keys: three roots, two of which say who may sign what, and those that sign.
+"""The fleet's keys: three roots, two of which say who may sign what, those that sign, and one that opens.
 
     keyring = Keyring.create(folder, "acme", passphrase)      # the ceremony
     keyring = Keyring(folder)
@@ -21,6 +21,7 @@ from typing import Self
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent import fingerprint, keyfile
 from agent.documents import Document, Role, RoleKeys, Root, read
@@ -44,7 +45,9 @@ CEREMONY = {
 """How many keys each role begins with. Commands that reach far take two of the three."""
 THRESHOLDS = {Role.ROOT: 2}
 
-EPOCH = "epoch"
+EPOCH, SEAL = "epoch", "seal"
+NUMBERED = (EPOCH, SEAL)
+"""Keys that no root names. The newest is used; older ones still open what was sealed before."""
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
 
@@ -82,7 +85,8 @@ class Keyring:
         )
         _save_root(folder, tenant, 1, body, made[Role.ROOT])
         keyring = cls(folder)
-        keyring.renew_epoch()
+        for name in NUMBERED:
+            keyring.renew(name)
         return keyring
 
     @property
@@ -150,21 +154,25 @@ class Keyring:
 
     def epoch(self) -> Epoch:
         """The newest epoch key. Raises KeyringError."""
-        ids = self._epochs()
-        if not ids:
-            raise KeyringError(f"{self.folder}: expected an {EPOCH}-<n>.key, got none")
-        try:
-            return Epoch(ids[-1], keyfile.load(self._epoch_file(ids[-1])))
-        except keyfile.BadKeyFile as bad:
-            raise KeyringError(str(bad)) from bad
+        number = self._numbers(EPOCH)[-1]
+        return Epoch(number, self._secret(EPOCH, number))
+
+    def seals(self) -> list[X25519PrivateKey]:
+        """What opens the codes that lockers have made, the newest first. Raises KeyringError."""
+        numbers = reversed(self._numbers(SEAL))
+        return [X25519PrivateKey.from_private_bytes(self._secret(SEAL, number)) for number in numbers]
+
+    @property
+    def seal_key(self) -> str | None:
+        """What lockers seal their codes for, as their configs name it; None in a folder that has none yet."""
+        return encoded(self.seals()[0].public_key().public_bytes_raw()) if self._found(SEAL) else None
 
     # -- changing ---------------------------------------------------------------------------------
 
-    def renew_epoch(self) -> Epoch:
-        """A new epoch key: what is sealed from now on opens nothing that was sealed before."""
-        number = (self._epochs() or [0])[-1] + 1
-        keyfile.write(self._epoch_file(number), os.urandom(keyfile.SIZE))
-        return self.epoch()
+    def renew(self, name: str) -> None:
+        """A new epoch or seal key: it opens nothing that was sealed before."""
+        number = max(self._found(name), default=0) + 1
+        keyfile.write(self._file(name, number), os.urandom(keyfile.SIZE))
 
     def change(
         self,
@@ -217,12 +225,28 @@ class Keyring:
     def _files(self, role: Role) -> list[Path]:
         return sorted(self.folder.glob(f"{role}-*.key"), key=lambda path: int(path.stem.rpartition("-")[2]))
 
-    def _epochs(self) -> list[int]:
-        names = self.folder.glob(f"{EPOCH}-*.key")
+    def _found(self, name: str) -> list[int]:
+        names = self.folder.glob(f"{name}-*.key")
         return sorted(int(path.stem.rpartition("-")[2]) for path in names)
 
-    def _epoch_file(self, number: int) -> Path:
-        return self.folder / f"{EPOCH}-{number}.key"
+    def _numbers(self, name: str) -> list[int]:
+        """Raises KeyringError for none."""
+        found = self._found(name)
+        if not found:
+            raise KeyringError(
+                f"{self.folder}: expected {name}-<n>.key, got none; `keys rotate {name}` makes one"
+            )
+        return found
+
+    def _secret(self, name: str, number: int) -> bytes:
+        """Raises KeyringError."""
+        try:
+            return keyfile.load(self._file(name, number))
+        except keyfile.BadKeyFile as bad:
+            raise KeyringError(str(bad)) from bad
+
+    def _file(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}-{number}.key"
 
     def _read_root(self) -> Document[Root]:
         path = self.folder / "root.jws"

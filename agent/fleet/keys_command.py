@@ -31,8 +31,10 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     init = keys.add_parser("init", help="the ceremony: make all keys and the first root")
     init.add_argument("--tenant", required=True)
     show = keys.add_parser("show", help="what the root in force says")
-    rotate = keys.add_parser("rotate", help="new keys beside the old ones, or a new epoch key for rows")
-    rotate.add_argument("role", help="a role as `keys show` names it, or epoch")
+    rotate = keys.add_parser("rotate", help="new keys beside the old ones, or a new epoch or seal key")
+    rotate.add_argument(
+        "role", help="a role as `keys show` names it, epoch (seals rows) or seal (opens lockers' codes)"
+    )
     retire = keys.add_parser("retire", help="drop an old key, when devices have what the new one signs")
     revoke = keys.add_parser("revoke", help="take a key away at once, and put a new one in its place")
     for action in (retire, revoke):
@@ -101,18 +103,20 @@ def _show(given: argparse.Namespace) -> None:
 
 def _rotate(given: argparse.Namespace) -> None:
     from agent.documents import Role
-    from agent.fleet.keyring import EPOCH, Keyring, KeyringError
+    from agent.fleet.keyring import CEREMONY, NUMBERED, Keyring, KeyringError
 
     keyring = Keyring(given.keys)
-    roles = [role.value for role in Role if keyring.root.kids(role)]
-    if given.role == EPOCH:
+    roles = [role.value for role in CEREMONY]
+    if given.role in NUMBERED:
         with keyring.locked():
-            keyring.renew_epoch()
+            keyring.renew(given.role)
     elif given.role in roles:
         role = Role(given.role)
-        _change(given, keyring, role, fresh=len(keyring.root.kids(role)), gone=_roots(keyring, role))
+        # A role that a root from before it was known has no keys for gets its first ones.
+        fresh = len(keyring.root.kids(role)) or CEREMONY[role]
+        _change(given, keyring, role, fresh=fresh, gone=_roots(keyring, role))
     else:
-        raise KeyringError(f"expected one of {', '.join([*roles, EPOCH])}, got {given.role!r}")
+        raise KeyringError(f"expected one of {', '.join([*roles, *NUMBERED])}, got {given.role!r}")
     _tell(given, keyring)
 
 
@@ -171,6 +175,7 @@ def _tell(given: argparse.Namespace, keyring: "Keyring") -> None:
         "root": keyring.document.ver,
         "fingerprint": keyring.fingerprint,
         "epoch": keyring.epoch().id,
+        "seal_key": keyring.seal_key,
         "roles": {
             role: {"kids": keys.kids, "threshold": keys.threshold} for role, keys in root.roles.items()
         },
@@ -182,6 +187,8 @@ def _tell(given: argparse.Namespace, keyring: "Keyring") -> None:
     print(f"fingerprint {keyring.fingerprint}")
     for role, keys in root.roles.items():
         print(f"  {role:12} {keys.threshold} of {len(keys.kids)}  {' '.join(keys.kids)}")
+    if told["seal_key"]:
+        print(f'for the configs of lockers:\n[fleet]\nseal_key = "{told["seal_key"]}"')
 
 
 def _enrol(given: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.documents import Document, Role
+from agent.documents import Document, Role, SignedGrant
 from agent.envelope import Kind, issue
 from agent.fleet.enrolment import devices, recipient
 from agent.fleet.issued import EVERYBODY, Issued
@@ -112,6 +112,26 @@ class Desk:
             iat=self._now,
             exp=self._now + lasts,
             ver=self.issued.sequence(device, signers[0].kid),
+        )
+
+    def grant(
+        self, locker: str, *, lasts: int, parcel: str | None = None, compartment: str | None = None
+    ) -> bytes:
+        """A pickup code for one door of one locker. It is not kept: whoever shows it is who it is for.
+
+        Raises Refused for one that would not fit into its code.
+        """
+        recipient(self.keyring, locker)
+        body = SignedGrant(parcel=parcel, compartment=compartment)
+        return issue(
+            Kind.GRANT,
+            # What stands in it by default makes the code larger for nothing.
+            body.model_dump(exclude_defaults=True),
+            self._signers(Role.GRANT),
+            aud=f"{self.keyring.tenant}/{locker}",
+            iat=self._now,
+            exp=self._now + lasts,
+            ver=1,
         )
 
     def time(self, device: str, nonce: str, utc_ms: int) -> bytes:

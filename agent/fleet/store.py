@@ -257,6 +257,15 @@ class Store:
         row = self._one("SELECT line FROM entry WHERE ledger = ? AND sequence = ?", ledger, sequence)
         return row[0] if row else None
 
+    def lines_with(self, text: bytes, device: str | None) -> Iterator[bytes]:
+        """All lines in which this stands, of one device or of all, in order."""
+        found = self._connection.execute(
+            "SELECT line FROM entry JOIN ledger ON ledger.id = entry.ledger"
+            " WHERE instr(line, ?) AND coalesce(?, device) = device ORDER BY ledger.id, sequence",
+            (text, device),
+        )
+        return (line for (line,) in found)
+
     def leaves(self, ledger: int, start: int, end: int) -> list[bytes]:
         """Leaf hashes from index `start` to `end`, as far as they are here."""
         found = self._connection.execute(

@@ -40,6 +40,11 @@ def selector_of(label: str) -> str:
     return "".join(letters[-4:]).rjust(4, "0")
 
 
+def purpose_of(address: str, jti: str) -> bytes:
+    """What the codes of a grant are sealed for. `address` is `<tenant>/<device>`."""
+    return b"\0".join((SEALED_FOR, address.encode(), jti.encode()))
+
+
 @dataclass(frozen=True, slots=True)
 class KeyedOffice:
     """The office of a locker. `seal_to` is the fleet's key for grants, where one is known."""
@@ -62,8 +67,8 @@ class KeyedOffice:
             lookup, row = seal_row(keys, value_of(keys.epoch, kind, token), body)
             records[MINTED + lookup.hex()] = {"row": encoded(row), "exp": until}
         plain = strict_json.dumps({**body, "code": encoded(code), "selector": selector, "pin": pin})
-        purpose = b"\0".join((SEALED_FOR, self.audience.name.encode(), jti.encode()))
-        return Minted(grant=jti, sealed=encoded(seal(plain, self.seal_to, purpose)), records=records)
+        sealed = seal(plain, self.seal_to, purpose_of(self.audience.name, jti))
+        return Minted(grant=jti, sealed=encoded(sealed), records=records)
 
     def receipt(self, label: str, compartment: str, by: str, at: Moment) -> str:
         """A statement that this locker took the parcel, signed by the locker: the courier's proof."""
