@@ -10,18 +10,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from agent import strict_json
-from agent.jws import decoded, encoded
-from agent.locker.office import SEALED_FOR
-from agent.page import unseal
+from agent.fleet import notices
+from agent.jws import encoded
 from simulators.cu16 import Cu16Bus
 from simulators.doors import Door
 from simulators.line import LineScanner
-from tests.site import Site
+from tests.site import Entry, Site
 
 DEVICE, TENANT = "locker-12", "lab"
 COURIER = "drv-1a2b3c"
@@ -85,14 +83,18 @@ class Codes:
 
 
 class LockerSite(Site):
-    def __init__(self, folder: Path) -> None:
-        self.seal = X25519PrivateKey.generate()
+    def __init__(self, folder: Path, root: bytes | None = None, seal: X25519PrivateKey | None = None) -> None:
+        """With a root the fleet's documents are believed, and nobody identifies until a head is in force."""
+        self.seal = seal or X25519PrivateKey.generate()
         compartments = "\n".join(
             f'[locker.compartment.{name}]\nunit = "bus"\ndoor = {door}\nsize = "{size}"'
             for door, (name, size) in enumerate(SIZES.items(), 1)
         )
         key = encoded(self.seal.public_key().public_bytes_raw())
         config = CONFIG.format(seal_key=key, compartments=compartments)
+        if root is not None:
+            (folder / "root.jws").write_bytes(root)
+            config += f'\n[trust]\nroot = "{folder / "root.jws"}"\n'
         super().__init__(folder, config=config, device=DEVICE)
 
     async def __aenter__(self) -> Self:
@@ -152,7 +154,7 @@ class LockerSite(Site):
         await self.ajar()
         self.door(name).slam()
         await self.count("locker.deposited", done + 1)
-        return self.codes(self.of("locker.deposited")[-1]["data"])
+        return self.codes(self.of("locker.deposited")[-1])
 
     async def opened(self) -> str:
         """The compartment whose door has sprung open."""
@@ -178,11 +180,11 @@ class LockerSite(Site):
         self.door(name).slam()
         await self.count("locker.collected", done + 1)
 
-    def codes(self, data: dict[str, Any]) -> Codes:
+    def codes(self, deposit: Entry) -> Codes:
         """As the fleet unseals them."""
-        purpose = b"\0".join((SEALED_FOR, f"{TENANT}/{DEVICE}".encode(), data["grant"].encode()))
-        plain = strict_json.loads(unseal(decoded(data["sealed"]), self.seal, purpose))
-        return Codes(plain["jti"], f"PICKUP:{plain['code']}", plain["selector"] + plain["pin"])
+        notice = notices.read(deposit, [self.seal])
+        assert notice is not None
+        return Codes(notice.grant, notice.code, notice.typed)
 
     async def count(self, kind: str, wanted: int) -> None:
         await self.until(lambda: len(self.of(kind)) >= wanted, f"{wanted} {kind}")

@@ -1,4 +1,4 @@
-"""`postern fleet grant` and `grants open`: the codes that open a locker's doors, made and passed on. No network.
+"""`postern fleet grant` and `grants open`: codes that open a locker's doors, made and passed on. No network.
 
 A signed code works with no sync: the locker checks the signature. What a locker has made by itself comes
 sealed in its entries, and is opened here into a file for its owner alone.
@@ -136,9 +136,7 @@ def _tell(given: argparse.Namespace, raw: str, claims: "Claims", code: "QRCode")
         facts = {"locker": given.locker, **claims.body, "grant": claims.jti, "until": claims.exp, "code": raw}
         print(json.dumps(facts))
         return
-    what = " in ".join(
-        str(each) for each in (claims.body.get("parcel"), claims.body.get("compartment")) if each
-    )
+    what = " in ".join(claims.body[name] for name in ("parcel", "compartment") if name in claims.body)
     print(f"{what} at {given.locker} until {until}; to withdraw it: fleet revoke --grant {claims.jti}")
     print(raw)
     if sys.stdout.isatty():
