@@ -9,7 +9,7 @@ is, so every command here knows the length of its answer.
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, Self
@@ -45,6 +45,8 @@ class Confirm(IntEnum):
     CANNOT_MERGE = 0x0A
     NO_SUCH_SLOT = 0x0B
     INVALID_TEMPLATE = 0x0C
+    CANNOT_SEND = 0x0D
+    CANNOT_RECEIVE = 0x0E
     DELETE_FAILED = 0x10
     WRONG_PASSWORD = 0x13
     NO_PRIMARY_IMAGE = 0x15
@@ -185,6 +187,26 @@ def store(buffer: int, slot: int) -> Command:
 
 def load_char(buffer: int, slot: int) -> Command:
     return Command(name="LoadChar", content=struct.pack(">BBH", 0x07, buffer, slot), stands_alone=False)
+
+
+def up_char(buffer: int) -> Command:
+    """Its yes is followed by the buffer in data packets."""
+    return Command(name="UpChar", content=bytes([0x08, buffer]), slowness=6, stands_alone=False)
+
+
+def down_char(buffer: int) -> Command:
+    """After its yes the module takes data packets, and answers none of them."""
+    return Command(name="DownChar", content=bytes([0x09, buffer]), repeatable=False)
+
+
+def data_packets(content: bytes, size: int) -> Iterator[Frame]:
+    """Cut to the size that the module is set to; the last one says that it is the last."""
+    for start in range(0, len(content), size):
+        last = start + size >= len(content)
+        yield Frame(
+            pid=Pid.END_OF_DATA if last else Pid.DATA,
+            content=content[start : start + size],
+        )
 
 
 def delete_char(slot: int) -> Command:

@@ -7,9 +7,10 @@ unanswered or cancelled question both sides first fall in step again.
 
 import asyncio
 import contextlib
+import hmac
 from collections.abc import Callable, Sequence
 
-from drivers.base import Dialogue, Link, NoReply
+from drivers.base import ActionRefused, Dialogue, Link, NoReply
 from drivers.ef01 import (
     READ_SYS_PARA,
     Ack,
@@ -19,13 +20,37 @@ from drivers.ef01 import (
     Frame,
     Parameters,
     Pid,
+    data_packets,
+    down_char,
     encode,
     read_index_table,
     slots_in,
+    up_char,
     verify_password,
 )
 
 TRIES = 3
+
+
+class _Line(Dialogue[Frame]):
+    """Sets aside what comes in pieces, while somebody waits for the last of them."""
+
+    pieces: list[bytes] | None = None
+    begun = False
+    """The module has said that pieces follow. What came before was an echo of ours."""
+
+    def _sort(self, frames: list[Frame]) -> None:
+        super()._sort([frame for frame in frames if not self._set_aside(frame)])
+
+    def _set_aside(self, frame: Frame) -> bool:
+        if self.pieces is None:
+            return False
+        if self.begun:
+            if frame.pid is Pid.DATA:
+                self.pieces.append(frame.content)
+            return frame.pid is Pid.DATA
+        self.begun = frame.pid is Pid.ACK and frame.content == bytes([Confirm.OK])
+        return self.begun or frame.pid in (Pid.DATA, Pid.END_OF_DATA)
 
 
 class Ef01Dialogue:
@@ -38,10 +63,12 @@ class Ef01Dialogue:
         """Seconds the answer to a plain command may take."""
         self._address = address
         self._verify = verify_password(password)
-        self._dialogue = Dialogue(link, self.codec, within=within)
+        self._dialogue = _Line(link, self.codec, within=within)
         self._turn = asyncio.Lock()
         self._astray = True
         """An answer to something asked before may still be on its way."""
+        self._packet_bytes = 128
+        """As the module is set; until it has told, as factories set it."""
 
     async def find(self, bauds: Sequence[int]) -> Parameters:
         """Try the configured line speed, long enough for a module that is just waking, then the others.
@@ -77,6 +104,25 @@ class Ef01Dialogue:
             taken.update(slots_in(page, ack.payload))
         return frozenset(taken)
 
+    async def send_template(self, buffer: int, template: bytes) -> None:
+        """Bring a template into `buffer`, and read it back: the module answers none of its packets, and
+        drops what it does not like. Raises ActionRefused, NoReply.
+        """
+        command = down_char(buffer)
+        async with self._turn:
+            ack = await self._try(command)
+            if ack is None:
+                raise NoReply(f"no answer to {command.name}")
+            ack.check()
+            # Cut short, packets and what is asked next would run into each other.
+            self._astray = True
+            for packet in data_packets(template, self._packet_bytes):
+                await self._dialogue.tell(encode(packet, self._address))
+            self._astray = False
+            held = await self._read_back(up_char(buffer))
+        if not hmac.compare_digest(held, template):
+            raise ActionRefused(f"expected the template back as it was sent, got {len(held)} other bytes")
+
     async def count_unasked(self, within: float) -> None:
         """Read for so many seconds, counting whole frames that answer no question."""
         clock = asyncio.get_running_loop()
@@ -93,6 +139,28 @@ class Ef01Dialogue:
         self._astray = ack is None or ack.code == Confirm.MUST_VERIFY_PASSWORD
         return ack
 
+    async def _read_back(self, command: Command) -> bytes:
+        """What follows the yes of a command. Raises ActionRefused, NoReply."""
+
+        def ends(frame: Frame) -> bool:
+            return frame.pid is Pid.END_OF_DATA or command.answered_by(frame)
+
+        self._astray, self._dialogue.pieces, self._dialogue.begun = True, [], False
+        try:
+            last = await self._dialogue.ask(
+                self._packed(command), ends, within=self.within * command.slowness
+            )
+            if last.pid is not Pid.END_OF_DATA:
+                command.read(last).check()
+            content = b"".join((*self._dialogue.pieces, last.content))
+        finally:
+            self._dialogue.pieces = None
+        self._astray = False
+        return content
+
+    def _packed(self, command: Command) -> bytes:
+        return encode(Frame(pid=Pid.COMMAND, content=command.content), self._address)
+
     async def _fall_in_step(self) -> Parameters | None:
         """Verify the password and read the parameters; None if the module is silent.
 
@@ -108,12 +176,12 @@ class Ef01Dialogue:
         if told is None:
             return None
         self._astray = False
-        return Parameters.parse(told.payload)
+        found = Parameters.parse(told.payload)
+        self._packet_bytes = found.packet_bytes
+        return found
 
     async def _once(self, command: Command, answers: Callable[[Frame], bool]) -> Ack | None:
-        request = encode(Frame(pid=Pid.COMMAND, content=command.content), self._address)
-        # The text of this NoReply quotes the request, which may be the password.
         with contextlib.suppress(NoReply):
             within = self.within * command.slowness
-            return command.read(await self._dialogue.ask(request, answers, within=within))
+            return command.read(await self._dialogue.ask(self._packed(command), answers, within=within))
         return None

@@ -1,7 +1,8 @@
 """Fingerprint modules of the R30x and R50x families: one live finger against one claimed slot.
 
-Only 1:1 comparisons, done in the module: no template and no image ever leaves it, nobody is searched for,
-and no module parameter is ever changed. The packets are in `ef01`, the conversation in `ef01_dialogue`.
+Only 1:1 comparisons, done in the module: no image ever leaves it, nor any template but one that is just
+being stored, nobody is searched for, and no module parameter is ever changed. The packets are in `ef01`, the
+conversation in `ef01_dialogue`.
 """
 
 import asyncio
@@ -42,6 +43,8 @@ from drivers.readings import (
     FingerCompared,
     FingerEnrolled,
     Signal,
+    SlotsListed,
+    StoreTemplate,
     Tone,
 )
 
@@ -96,7 +99,9 @@ class R503Driver(Driver):
     ANSWERS = True
     OptionsType: ClassVar[type[Options]] = R503Options
     BAUD: ClassVar[int] = 57600
-    performs: frozenset[type[Any]] = frozenset({CompareFinger, EnrolFinger, DeleteFinger, Signal})
+    performs: frozenset[type[Any]] = frozenset(
+        {CompareFinger, EnrolFinger, DeleteFinger, StoreTemplate, Signal}
+    )
 
     def __init__(self, link: Link, emit: Emit, options: R503Options) -> None:
         super().__init__(link, emit, options)
@@ -111,6 +116,8 @@ class R503Driver(Driver):
         """The finger last captured has not been seen to lift."""
         self._lit: bool | None = None
         """Whether the module has a ring light; None until it was tried."""
+        self._taken: frozenset[int] | None = None
+        """Slots that held a template when the module was identified, if it can tell."""
 
     @property
     def noise(self) -> Counter[str]:
@@ -128,12 +135,15 @@ class R503Driver(Driver):
         with contextlib.suppress(ActionRefused):
             count = (await self._module.ask(TEMPLATE_NUM)).check()
             about["templates"] = str(int.from_bytes(count.payload))
-            about["index"] = index_digest(await self.inventory())
+            self._taken = await self.inventory()
+            about["index"] = index_digest(self._taken)
         return about
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
+        if self._taken is not None:
+            await self.emit(SlotsListed(slots=self._taken))
         while True:
             await self._module.count_unasked(min(LIFT_POLL, self.options.heartbeat))
             if self._resting:
@@ -159,6 +169,9 @@ class R503Driver(Driver):
             case DeleteFinger():
                 async with self._at_the_glass(action.slot):
                     await self._delete(action.slot)
+            case StoreTemplate():
+                async with self._at_the_glass(action.slot):
+                    await self._receive(action.slot, action.template)
             case _:
                 await super().perform(action)
 
@@ -230,6 +243,18 @@ class R503Driver(Driver):
             if slot not in await self.inventory():
                 return "not_stored"
         return ""
+
+    async def _receive(self, slot: int, template: bytes) -> None:
+        """Only into a free slot, or the index could not tell whether it was stored."""
+        if slot in await self.inventory():
+            raise ActionRefused("slot_taken")
+        try:
+            await self._module.send_template(1, template)
+        except NoReply:
+            # Nothing is stored yet. Whether the module is there at all, the next question finds out.
+            raise ActionRefused("not_received") from None
+        if reason := await self._stored(slot):
+            raise ActionRefused(reason)
 
     async def _delete(self, slot: int) -> None:
         try:

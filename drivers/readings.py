@@ -116,6 +116,15 @@ class CardFailure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsListed:
+    """Which slots of a fingerprint module hold a template. Sent once after every (re)open, by modules that
+    can tell.
+    """
+
+    slots: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CardAsserted:
     """A fingerprint card has verified its holder and signed: WebAuthn authenticator data and signature."""
 
@@ -260,6 +269,7 @@ Reading = (
     | FixLost
     | FingerCompared
     | FingerEnrolled
+    | SlotsListed
     | CardAsserted
     | CredentialMade
     | CardFailed
@@ -331,6 +341,17 @@ class DeleteFinger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTemplate:
+    """Put a template that was made elsewhere into a free slot. Done means that the module gave it back as it
+    was sent, and then stored it.
+    """
+
+    slot: int
+    template: bytes = field(repr=False)
+    """In the module family's own format, which nobody outside of it reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssertCard:
     """Have the fingerprint card in the field verify its holder and sign `client_data_hash`.
 
@@ -392,6 +413,7 @@ Action = (
     | CompareFinger
     | EnrolFinger
     | DeleteFinger
+    | StoreTemplate
     | AssertCard
     | MakeCredential
     | SetPower

@@ -1,7 +1,8 @@
 """A fingerprint module of the R30x and R50x families, written from the R503 manual.
 
 Fingers are names: two images match when their names are equal. `touch` and `lift` are the hands; `teach`
-puts in a template as if it had been enrolled before.
+puts in a template as if it had been enrolled before. `template_of` is what a module gives for a finger when
+it is asked for the template itself, and what it takes for it.
 
     with FingerprintModule(tmp_path / "finger") as module:
         module.teach(5, "alice")
@@ -11,6 +12,7 @@ Every packet is `EF 01 | ADDRESS(4) | PID | LENGTH(2) | CONTENT | SUM(2)`; the s
 """
 
 import asyncio
+import hashlib
 import struct
 import termios
 from enum import Enum, IntEnum
@@ -26,6 +28,8 @@ class Instruction(IntEnum):
     REG_MODEL = 0x05
     STORE = 0x06
     LOAD_CHAR = 0x07
+    UP_CHAR = 0x08
+    DOWN_CHAR = 0x09
     DELETE_CHAR = 0x0C
     READ_SYS_PARA = 0x0F
     VERIFY_PASSWORD = 0x13
@@ -41,6 +45,8 @@ PARAMETERS: dict[int, int] = {
     Instruction.REG_MODEL: 0,
     Instruction.STORE: 3,
     Instruction.LOAD_CHAR: 3,
+    Instruction.UP_CHAR: 1,
+    Instruction.DOWN_CHAR: 1,
     Instruction.DELETE_CHAR: 4,
     Instruction.READ_SYS_PARA: 0,
     Instruction.VERIFY_PASSWORD: 4,
@@ -57,15 +63,35 @@ NO_MATCH = b"\x08"
 CANNOT_MERGE = b"\x0a"
 NO_SUCH_PAGE = b"\x0b"
 INVALID_TEMPLATE = b"\x0c"
+CANNOT_SEND = b"\x0d"
 WRONG_PASSWORD = b"\x13"
 NO_IMAGE = b"\x15"
 MUST_VERIFY = b"\x21"
 UNSUPPORTED = b"\xfc"
 
+DATA, LAST_DATA = 0x02, 0x08
+"""Packets that carry a template: all but the last, and the last."""
+TEMPLATE_BYTES = 1536
+NAME_BYTES = 64
+
 READY = b"\x55"
 """Sent once after power-on, when commands may come."""
 OTHER_SCORE = 8
 """What two different fingers score."""
+
+
+def template_of(finger: str) -> bytes:
+    """The name of the finger, and a pattern that follows from it up to the last byte."""
+    name = finger.encode()
+    head = struct.pack(">H", len(name)) + name
+    return head + hashlib.shake_256(name).digest(TEMPLATE_BYTES - len(head))
+
+
+def finger_in(template: bytes) -> str:
+    """Whose template it is; of no finger that anybody has if a single byte is wrong."""
+    size = min(int.from_bytes(template[:2], "big"), NAME_BYTES)
+    name = template[2 : 2 + size].decode(errors="replace")
+    return name if template_of(name) == template else f"damaged {template.hex()}"
 
 
 class Mishap(Enum):
@@ -88,6 +114,7 @@ class FingerprintModule(VirtualDevice):
         capacity: int = 200,
         security: int = 3,
         baud: int = 57600,
+        packet_bytes: int = 128,
         lacks_aura: bool = False,
         wake_needs_password: bool = False,
     ) -> None:
@@ -97,6 +124,8 @@ class FingerprintModule(VirtualDevice):
         self.capacity = capacity
         self.security = security
         self.baud = baud
+        self.packet_bytes = packet_bytes
+        """Of data packets; 32, 64, 128 or 256."""
         self.wake_needs_password = wake_needs_password
         """Wants the password after power-on even if it is the factory's."""
         self.lacks: set[int] = {Instruction.AURA_LED} if lacks_aura else set()
@@ -115,12 +144,20 @@ class FingerprintModule(VirtualDevice):
         self.refusals: dict[int, int] = {}
         """Instruction to the code with which its next use is refused."""
         self.mishaps: dict[int, Mishap] = {}
+        self.spoilt_data = 0
+        """So many of the next data packets arrive with a wrong checksum."""
+        self.garbles = False
+        """Keeps another template than the one it is given."""
+        self.pull_after: int | None = None
+        """Unplugged after so many more data packets have come."""
         self.light: list[tuple[int, int, int, int]] = []
         """Every ring light command: mode, speed, colour, count."""
         self._heard = bytearray()
         self._late = b""
         self._image: str | None = None
         self._buffers: dict[int, str] = {}
+        self._coming: tuple[int, bytearray] | None = None
+        """The buffer that data packets are for, and what has come."""
         self._verified = False
         self._asleep = False
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
@@ -153,6 +190,7 @@ class FingerprintModule(VirtualDevice):
         self._late = b""
         self._image = None
         self._buffers.clear()
+        self._coming = None
         self._verified = not (self.password or self.wake_needs_password)
         self._asleep = False
         self.send(READY)
@@ -180,19 +218,55 @@ class FingerprintModule(VirtualDevice):
         return packet
 
     def _deal_with(self, packet: bytes) -> None:
+        if packet[0] in (DATA, LAST_DATA):
+            self._data(packet)
         if len(packet) < 6 or packet[0] != 0x01:
             return
+        self._coming = None  # a command ends a transfer, whether it was whole or not
         instruction, parameters = packet[3], packet[4:-2]
         whole = int.from_bytes(packet[-2:], "big") == sum(packet[:-2]) & 0xFFFF
         mishap = self.mishaps.pop(instruction, None)
         if not whole or mishap is Mishap.MISHEARD:
             self._answer(PACKET_ERROR)
         elif instruction not in self.ignores:
-            self._answer(self._gate(instruction, parameters), mishap)
+            answer = self._gate(instruction, parameters)
+            self._answer(answer, mishap)
+            if instruction == Instruction.UP_CHAR and answer == OK:
+                self._send_data(_template(self._buffers[parameters[0]]))
         for awaited in [one for one in self._awaited if one[0] == instruction]:
             self._awaited.remove(awaited)
             if not awaited[1].done():
                 awaited[1].set_result(None)
+
+    def _data(self, packet: bytes) -> None:
+        """One piece of a template. It is never answered; what cannot be used spoils the transfer."""
+        content, total = packet[3:-2], int.from_bytes(packet[-2:], "big")
+        if self.spoilt_data:
+            self.spoilt_data -= 1
+            total ^= 0x01
+        if self._coming is not None:
+            buffer, received = self._coming
+            right = total == sum(packet[:-2]) & 0xFFFF and len(content) <= self.packet_bytes
+            if not right or len(received) + len(content) > 4 * TEMPLATE_BYTES:
+                self._coming = None
+            else:
+                received += content
+                if packet[0] == LAST_DATA:
+                    self._buffers[buffer] = finger_in(bytes(received[::-1] if self.garbles else received))
+                    self._coming = None
+        if self.pull_after is not None:
+            self.pull_after -= 1
+            if self.pull_after <= 0:
+                self.pull_after = None
+                self.unplug()
+
+    def _send_data(self, content: bytes) -> None:
+        for start in range(0, len(content), self.packet_bytes):
+            piece = content[start : start + self.packet_bytes]
+            last = start + self.packet_bytes >= len(content)
+            body = struct.pack(">BH", LAST_DATA if last else DATA, len(piece) + 2) + piece
+            total = struct.pack(">H", sum(body) & 0xFFFF)
+            self.send(b"\xef\x01" + struct.pack(">I", self.address) + body + total)
 
     def _answer(self, content: bytes, mishap: Mishap | None = None) -> None:
         body = b"\x07" + struct.pack(">H", len(content) + 2) + content
@@ -236,12 +310,18 @@ class FingerprintModule(VirtualDevice):
                 return self._store(*struct.unpack(">BH", parameters))
             case Instruction.LOAD_CHAR:
                 return self._load(*struct.unpack(">BH", parameters))
+            case Instruction.UP_CHAR:
+                return OK if parameters[0] in self._buffers else CANNOT_SEND
+            case Instruction.DOWN_CHAR:
+                self._buffers.pop(parameters[0], None)
+                self._coming = (parameters[0], bytearray())
+                return OK
             case Instruction.DELETE_CHAR:
                 return self._delete(*struct.unpack(">HH", parameters))
             case Instruction.READ_SYS_PARA:
-                return OK + struct.pack(
-                    ">HHHHIHH", 0, 0, self.capacity, self.security, self.address, 2, self.baud // 9600
-                )
+                size = (self.packet_bytes // 32).bit_length() - 1
+                told = (0, 0, self.capacity, self.security, self.address, size, self.baud // 9600)
+                return OK + struct.pack(">HHHHIHH", *told)
             case Instruction.TEMPLATE_NUM:
                 return OK + struct.pack(">H", len(self.templates))
             case Instruction.READ_INDEX:
@@ -300,3 +380,12 @@ class FingerprintModule(VirtualDevice):
             if slot // 256 == page:
                 bitmap[slot % 256 // 8] |= 1 << slot % 8
         return bytes(bitmap)
+
+
+def _template(finger: str) -> bytes:
+    """What is in a buffer, as it came."""
+    return (
+        bytes.fromhex(finger.removeprefix("damaged "))
+        if finger.startswith("damaged ")
+        else template_of(finger)
+    )

@@ -17,6 +17,8 @@ from drivers.readings import (
     FingerCompared,
     FingerEnrolled,
     Reading,
+    SlotsListed,
+    StoreTemplate,
 )
 from simulators.r503 import FingerprintModule
 
@@ -42,6 +44,8 @@ class Bench:
     driver: R503Driver
     port: Port
     readings: asyncio.Queue[Reading]
+    """What the driver tells, but for the taken slots."""
+    listed: asyncio.Queue[SlotsListed]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def compare(self, slot: int = 5, within: float = 2.0) -> FingerCompared:
@@ -55,7 +59,7 @@ class Bench:
         assert isinstance(reading, FingerEnrolled)
         return reading
 
-    def start(self, action: CompareFinger | EnrolFinger | DeleteFinger) -> asyncio.Task[None]:
+    def start(self, action: CompareFinger | EnrolFinger | DeleteFinger | StoreTemplate) -> asyncio.Task[None]:
         task = asyncio.create_task(self.driver.perform(action))
         self.tasks.append(task)
         return task
@@ -71,11 +75,19 @@ async def bench(module: FingerprintModule, **options: Any) -> AsyncIterator[Benc
     """A plugged module and a driver on its port. Checks that nothing stays behind."""
     before = len(os.listdir("/proc/self/fd"))
     readings: asyncio.Queue[Reading] = asyncio.Queue()
+    listed: asyncio.Queue[SlotsListed] = asyncio.Queue()
+
+    async def emit(reading: Reading) -> None:
+        if isinstance(reading, SlotsListed):
+            await listed.put(reading)
+        else:
+            await readings.put(reading)
+
     with module:
         port = await open_port(Address.parse(str(module.name)), baud=R503Driver.BAUD)
         quick = {"answer_within": 0.15, **options}
         made = Bench(
-            module, R503Driver(port, readings.put, R503Options.model_validate(quick)), port, readings
+            module, R503Driver(port, emit, R503Options.model_validate(quick)), port, readings, listed
         )
         try:
             yield made
