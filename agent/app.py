@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -61,6 +61,9 @@ from drivers.readings import (
     Signal,
     Tone,
 )
+
+if TYPE_CHECKING:
+    from agent.kiosk.kiosk import Kiosk
 
 CHECKPOINT_EVERY_S = 60.0
 """What is new is signed at least this often."""
@@ -126,6 +129,7 @@ class App:
             upkeep=self.upkeep,
             house=self,
         )
+        self.kiosk = self._kiosk()
         self.vault = Vault(
             self.keystore,
             self.roster,
@@ -171,6 +175,17 @@ class App:
         codes = Codes(self.roster.rows, audience, lambda: self.liaison.trusted, lambda: self.journal.records)
         office = KeyedOffice(lambda: self.roster.rows.keys, signer, audience, config.seal_key)
         return LockerDesk(LockerWorkflow(rules), codes, office, locked_down=self._locked_down)
+
+    def _kiosk(self) -> "Kiosk | None":
+        """The page for the locker's own screen; what it takes to serve one is loaded only then."""
+        section, rules, desk = self.config.file.kiosk, self.config.locker_rules(), self.decider.desk
+        if section is None or rules is None or not isinstance(desk, LockerDesk):
+            return None
+        from agent.kiosk.kiosk import Kiosk
+
+        kiosk = Kiosk(section, rules.wall, state=lambda: desk.state, clock=self.clock, deliver=self._deliver)
+        self.performer.shows = kiosk.saw
+        return kiosk
 
     def _locked_down(self, at: Moment) -> bool:
         """Whether nothing opens: the fleet says so, or this journal is an older copy of itself."""
@@ -275,6 +290,8 @@ class App:
             ]
             if (watch := self.vault.watch()) is not None:
                 tasks.append(start(self._supervised("tamper", watch), name="tamper"))
+            if self.kiosk is not None:
+                tasks.append(start(self._supervised("kiosk", self.kiosk.run), name="kiosk"))
             if self.rescue is not None:
                 tasks.append(start(self._salvage(self.rescue), name="salvage"))
             tasks += [
@@ -354,6 +371,8 @@ class App:
     def _journal_trouble(self, trouble: str | None) -> None:
         """A full disk: nothing is acknowledged until there is room again."""
         self._trouble = trouble
+        if self.kiosk is not None:
+            self.kiosk.trouble(there=trouble is not None)
         if trouble:
             log.error("journal cannot write", reason=trouble)
             for unit in self.units.values():
@@ -478,6 +497,7 @@ class App:
             "fleet": self.liaison.report(),
             "on_board": self.ferry.on_board(),
             **self.decider.desk.told(),
+            **({"kiosk": self.kiosk.status()} if self.kiosk else {}),
             "position": dict(self.position.stamp(self.clock.now())),
             "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
         }

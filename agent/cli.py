@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the agent until it is told to stop")
     config_option(run)
+    run.add_argument(
+        "--kiosk",
+        action="store_true",
+        help="serve the locker's screen, even without a [kiosk] in the file",
+    )
     run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="check a config file and name every mistake")
@@ -121,6 +126,8 @@ def _run(given: argparse.Namespace) -> int:
     from agent.writer import JournalBusy, JournalDamaged, JournalFailed
 
     config = load(given.config)
+    if given.kiosk:
+        config = config.with_kiosk()
 
     async def run() -> None:
         await App(config).run()

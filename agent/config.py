@@ -6,9 +6,9 @@ A mistake is a path, what was expected there and what was found. Nothing starts 
 import ssl
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -17,6 +17,8 @@ from agent.admission import Audience
 from agent.custody import Rules
 from agent.intake import ROLES, Role
 from agent.jws import BadJws, decoded
+from agent.kiosk.config import KioskSection
+from agent.kiosk.config import meaning as kiosk_meaning
 from agent.locker.config import LockerSection
 from agent.locker.config import meaning as locker_meaning
 from agent.locker.turn import Rules as LockerRules
@@ -213,6 +215,7 @@ class File(Section):
     fleet: FleetSection = FleetSection()
     trust: TrustSection = TrustSection()
     locker: LockerSection | None = None
+    kiosk: KioskSection | None = None
     tamper: TamperSection | None = None
     ferry: FerrySection = FerrySection()
     unit: dict[Annotated[str, StringConstraints(pattern=UNIT_NAME)], dict[str, Any]] = {}
@@ -284,6 +287,15 @@ class Config:
             return None
         times = Times(idle=custody.idle, longest=custody.longest, login=custody.login)
         return locker.rules(self.policies(), self.source, times)
+
+    def with_kiosk(self) -> Self:
+        """With a page for the locker's screen, as if the file had a table for it. Raises BadConfig."""
+        if self.file.kiosk is not None:
+            return self
+        file = self.file.model_copy(update={"kiosk": KioskSection()})
+        if mistakes := [*_meaning(file, self.units)]:
+            raise BadConfig(self.origin, mistakes)
+        return replace(self, file=file)
 
     @property
     def seal_key(self) -> X25519PublicKey | None:
@@ -430,6 +442,8 @@ def _meaning(file: File, units: tuple[UnitSpec, ...]) -> Iterable[Mistake]:
         )
     if file.locker is not None:
         yield from locker_meaning(file.locker, units)
+    if file.kiosk is not None:
+        yield from kiosk_meaning(locker=file.locker is not None, units=names)
     if len(file.device.state.encode()) > STATE_LIMIT:
         yield Mistake(
             "device.state", f"a path of at most {STATE_LIMIT} bytes", shown("state", file.device.state)

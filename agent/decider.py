@@ -14,6 +14,7 @@ from agent.clock import NS, Clock, Moment
 from agent.desk import Desk
 from agent.intake import WHO, Intake, Interpreted
 from agent.journal import Journal
+from agent.locker.events import GrantShown
 from agent.performer import Performer
 from agent.position import Position
 from agent.units import Unit, told_by
@@ -215,9 +216,9 @@ class Decider:
             stamp = self._position.stamp(event.at)
             done = self._journal.append(entries, event.at, stamp, records)
         self.desk.become(decision)
-        if decision.orders:
-            answers_from = event.at if isinstance(event, FactorShown) else None
-            self._performer.later(done, decision.orders, answers_from)
+        if decision.orders or self._performer.shows is not None:
+            answers_from = event.at if isinstance(event, FactorShown | GrantShown) else None
+            self._performer.later(done, decision.orders, answers_from, decision)
         for order in decision.dropped:
             self._house.dropped(order)
         self._wake_later()

@@ -7,10 +7,11 @@ fails takes its orders with it.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from agent.clock import NS, Clock, Moment
 from agent.units import Unit, outcome_of
-from agent.workflow import Draft, Order
+from agent.workflow import Decision, Draft, Order
 from drivers.readings import ActionDone, Signal
 
 UNCOMMITTED = 1024
@@ -24,6 +25,7 @@ class _Later:
     done: asyncio.Future[None] | None
     orders: tuple[Order, ...]
     answers_from: Moment | None
+    decision: Decision[Any] | None
 
 
 class Performer:
@@ -42,14 +44,20 @@ class Performer:
         self._tones = tones
         self._clock = clock
         self._report, self._undone = report, undone
+        self.shows: Callable[[Decision[Any]], None] | None = None
+        """A screen: it hears of each decision when its orders are due."""
         self._waiting: asyncio.Queue[_Later] = asyncio.Queue()
         self._room = asyncio.Event()
 
     def later(
-        self, done: asyncio.Future[None] | None, orders: tuple[Order, ...], answers_from: Moment | None
+        self,
+        done: asyncio.Future[None] | None,
+        orders: tuple[Order, ...],
+        answers_from: Moment | None,
+        decision: Decision[Any] | None = None,
     ) -> None:
         """Have orders done after `done`; answers about identity on the grid that starts at `answers_from`."""
-        self._waiting.put_nowait(_Later(done, orders, answers_from))
+        self._waiting.put_nowait(_Later(done, orders, answers_from, decision))
 
     async def room(self) -> None:
         """Wait while too many decisions are not committed yet."""
@@ -68,6 +76,8 @@ class Performer:
                 await self._next_on_grid(later.answers_from)
             for order in later.orders:
                 self.order(order)
+            if self.shows is not None and later.decision is not None:
+                self.shows(later.decision)
 
     def order(self, order: Order) -> None:
         """Pass an action to its unit. One that cannot be done is recorded, a tone nobody can sound is not."""

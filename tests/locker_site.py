@@ -83,8 +83,17 @@ class Codes:
 
 
 class LockerSite(Site):
-    def __init__(self, folder: Path, root: bytes | None = None, seal: X25519PrivateKey | None = None) -> None:
-        """With a root the fleet's documents are believed, and nobody identifies until a head is in force."""
+    def __init__(
+        self,
+        folder: Path,
+        root: bytes | None = None,
+        seal: X25519PrivateKey | None = None,
+        more: str = "",
+    ) -> None:
+        """With a root the fleet's documents are believed, and nobody identifies until a head is in force.
+
+        `more` is put at the end of the config file.
+        """
         self.seal = seal or X25519PrivateKey.generate()
         compartments = "\n".join(
             f'[locker.compartment.{name}]\nunit = "bus"\ndoor = {door}\nsize = "{size}"'
@@ -95,7 +104,7 @@ class LockerSite(Site):
         if root is not None:
             (folder / "root.jws").write_bytes(root)
             config += f'\n[trust]\nroot = "{folder / "root.jws"}"\n'
-        super().__init__(folder, config=config, device=DEVICE)
+        super().__init__(folder, config=config + more, device=DEVICE)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()

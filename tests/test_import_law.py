@@ -72,6 +72,13 @@ MODULES = {
         "agent.receipts",
         "agent.signed_time",
     },
+    "agent/kiosk/view.py": {
+        "agent.clock",
+        "agent.locker.compartments",
+        "agent.locker.doors",
+        "agent.locker.turn",
+        "agent.workflow",
+    },
     "agent/table.py": {"agent.duty", "agent.stake", "agent.workflow", "drivers.readings"},
     "agent/custody.py": {
         "agent",
@@ -94,6 +101,9 @@ LATER = (
     "biip",
     "pynmeagps",
     "fido2",
+    "h11",
+    "segno",
+    "agent.kiosk.kiosk",
     "simulators",
     "drivers.nmea",
     "drivers.r503",
