@@ -407,6 +407,7 @@ class App:
         self.announce()
 
     def _undone(self, unit: str, done: ActionDone) -> bool:
+        self.liaison.saw(unit, done)
         return self.decider.undone(unit, done)
 
     def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
@@ -445,6 +446,7 @@ class App:
         data = {**asdict(correction), "offset_s": round(correction.offset_s, 3)}
         log.info("clock corrected", offset_s=data["offset_s"], trust=correction.trust)
         self.report(Draft("clock.corrected", self.config.file.device.id, data, Lane.STATE))
+        self.decider.heed()
 
     async def _follow_ntp(self) -> None:
         while True:

@@ -101,7 +101,9 @@ class Decider:
         self.decide_on(Woken(at=self._clock.now(), started=True))
 
     def heed(self) -> None:
-        """The fleet's word has changed: whom it revokes is off duty before anything else is decided."""
+        """What is known has changed. Whom the fleet revokes is off duty before anything else is decided, and
+        what waits for a time of day is looked at by the clock that is right.
+        """
         self.decide_on(Woken(at=self._clock.now()))
 
     async def run(self) -> None:

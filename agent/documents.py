@@ -28,6 +28,8 @@ PAGE = 96 * 1024
 KEY_PAGE = -1
 """The bucket that holds no rows but the key they are sealed under."""
 BUCKETS = 1024
+LABEL_MOST = 80
+"""Characters of a parcel's label, where a grant names it."""
 
 Kid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -198,7 +200,7 @@ class Revocations(Body):
 class SignedGrant(Body):
     """A pickup code that needs no sync: whoever shows it may open one compartment once, until it expires."""
 
-    parcel: Annotated[str, StringConstraints(min_length=1, max_length=80)] | None = None
+    parcel: Annotated[str, StringConstraints(min_length=1, max_length=LABEL_MOST)] | None = None
     """Label of the parcel; its compartment is where it lies."""
     compartment: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,15}$")] | None = None
     purpose: Literal["pickup", "return"] = "pickup"

@@ -17,7 +17,7 @@ from drivers.readings import ActionDone, Signal
 UNCOMMITTED = 1024
 """Decisions that wait for their commit; over it the decider waits."""
 GRID_NS = 150_000_000
-"""Answers about identity leave on this grid, so that their timing tells nothing."""
+"""Answers about identity and codes leave on this grid, so that their timing tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,8 +197,11 @@ class Edges(Generic[B]):
         self._levels: dict[tuple[int, Fact, int], _Level] = {}
 
     def of(self, board: B, levels: Levels) -> Iterator[Changed]:
-        """What has changed on a board, in the order of its locks."""
-        for fact in levels:
+        """What has changed on a board, in the order of its locks.
+
+        The hook speaks last: when it says that a door is shut, what is behind the door has been told.
+        """
+        for fact in sorted(levels, key=lambda fact: fact is Fact.HOOK):
             for at, level in board.read(fact, levels):
                 known = self._levels.setdefault((board.address, fact, at), _Level())
                 yield from self._noted(known, board, fact, at, level)

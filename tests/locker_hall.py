@@ -5,7 +5,7 @@ from typing import Any
 from agent.clock import NS, Moment, Trust
 from agent.locker.compartments import Compartment, Size, Wall
 from agent.locker.events import BoardLost, DoorSeen, GrantShown, LockerEvent, PulseEnded
-from agent.locker.grants import Grant, Way
+from agent.locker.grants import Grant, Refusal, Way
 from agent.locker.turn import Known, Minted, Rules
 from agent.locker.workflow import LockerWorkflow
 from agent.policy import Policy
@@ -48,13 +48,14 @@ class Hall:
         self.records: dict[str, Any] = {}
         self.entries: list[Draft] = []
         self.pulses: list[tuple[int, int]] = []
-        """Door, and when its pulse was ordered."""
+        """Door, and when its pulse was ordered: nanoseconds that no reboot sets back."""
         self.tones: list[Tone] = []
         self.ns = 100 * NS
         self.boot = "boot-1"
         self.booted_utc_ns = START_S * NS
         self.locked_down = False
         self.minted = 0
+        self.trust = Trust.NTP
         self.state = self.workflow.restore({}, self.now)
         self.answering = True
         """The lock board accepts every pulse at once."""
@@ -63,7 +64,7 @@ class Hall:
 
     @property
     def now(self) -> Moment:
-        return Moment(boot=self.boot, mono_ns=self.ns, utc_ns=self.booted_utc_ns + self.ns, trust=Trust.NTP)
+        return Moment(boot=self.boot, mono_ns=self.ns, utc_ns=self.booted_utc_ns + self.ns, trust=self.trust)
 
     # -- what happens -----------------------------------------------------------------------------
 
@@ -114,12 +115,17 @@ class Hall:
         self.state = self.workflow.restore(self.records, self.now)
         self.take(Woken(at=self.now, started=True))
 
+    def found(self, **told: Any) -> None:
+        """The board speaks again: every door as it is found, latched unless `told` says otherwise."""
+        for name in self.rules.wall.compartments:
+            self.door(name, latched=told.get(name, True), first=True)
+
     def board_lost(self) -> None:
         names = tuple(self.rules.wall.compartments)
         self.take(BoardLost(at=self.now, compartments=names, reason="gone"))
 
     def _pulse(self, door: int) -> None:
-        self.pulses.append((door, self.ns))
+        self.pulses.append((door, self.booted_utc_ns + self.ns))
         if self.answering:
             name = next(each.name for each in self.rules.wall.compartments.values() if each.door == door)
             self.take(PulseEnded(at=self.now, compartment=name, ok=True, unknown=False, reason=""))
@@ -167,6 +173,11 @@ class Hall:
         """Show a code whose grant verifies."""
         grant = Grant(jti=jti, way=way, exp=about.pop("exp", START_S + 30 * 86_400), **about)
         self.take(GrantShown(at=self.now, unit="gun", way=way, grant=grant))
+
+    def wrong(self, selector: str = "s1", reason: Refusal = Refusal.UNKNOWN) -> None:
+        """Type a wrong PIN."""
+        shown = GrantShown(at=self.now, unit="keypad", way=Way.PIN, refusal=reason, selector=selector)
+        self.take(shown)
 
     # -- what came of it --------------------------------------------------------------------------
 

@@ -52,6 +52,14 @@ def test_a_level_is_told_when_it_is_found_and_when_it_changes() -> None:
     ]
 
 
+def test_the_hook_speaks_after_what_is_behind_the_door() -> None:
+    edges = Edges(WALL)
+    found = list(edges.of(SECOND, {Fact.HOOK: (True, False), Fact.CONTENT: (True, True)}))
+    assert [type(each).__name__ for each in found] == ["ContentChanged"] * 2 + ["DoorChanged"] * 2
+    slammed = list(edges.of(SECOND, {Fact.HOOK: (False, False), Fact.CONTENT: (False, True)}))
+    assert slammed == [ContentChanged(door=4, occupied=True), hook(4, "closed")]
+
+
 def test_bits_beyond_the_locks_and_bits_that_are_not_known_tell_nothing() -> None:
     edges = Edges(WALL)
     assert list(edges.of(FIRST, {Fact.HOOK: (None, True, True, True, False)})) == [

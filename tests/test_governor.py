@@ -60,3 +60,34 @@ def assert_within_bounds(hall: Hall) -> None:
         for start_ns in mine:
             within = [at_ns for at_ns in mine if 0 <= at_ns - start_ns < bounds.window * NS]
             assert len(within) * on_ns <= bounds.on_time * NS
+
+
+# -- what a restart knows --------------------------------------------------------------------------
+
+
+def hot() -> Governor:
+    """A coil with its budget spent, the last of it just now."""
+    governor = Governor.started(moment(0))
+    for second in (100, 102, 104, 106):
+        governor = governor.pulsed("main", "a", 0.5, moment(second), BOUNDS)
+    return governor
+
+
+def test_a_restart_buys_no_pulse() -> None:
+    before = hot()
+    after = Governor.load(before.dump(moment(106), BOUNDS), moment(107))
+    for coil in ("a", "b"):
+        expected_ns = before.not_before_ns("main", coil, 0.5, BOUNDS)
+        assert after.not_before_ns("main", coil, 0.5, BOUNDS) == expected_ns
+    assert after.not_before_ns("main", "a", 0.5, BOUNDS) == moment(160).mono_ns
+
+
+def test_after_a_reboot_what_was_pulsed_counts_as_if_it_had_just_been() -> None:
+    after = Governor.load(hot().dump(moment(106), BOUNDS), moment(15, boot="boot-2"))
+    assert after.not_before_ns("main", "a", 0.5, BOUNDS) == moment(60).mono_ns
+    assert after.not_before_ns("main", "b", 0.5, BOUNDS) <= moment(15).mono_ns
+
+
+def test_what_has_cooled_down_is_not_remembered() -> None:
+    assert hot().dump(moment(164), BOUNDS)["coils"] == {"a": [[moment(106).mono_ns, NS // 2]]}
+    assert hot().dump(moment(200), BOUNDS)["coils"] == {}

@@ -13,6 +13,7 @@ from agent.locker.grants import (
     Use,
     Way,
     may_open,
+    past,
     spend,
 )
 from tests.moments import NOON_NS, moment
@@ -58,7 +59,10 @@ def test_a_revoked_grant_is_refused_before_anything_else() -> None:
     assert may_open(revoked, None, moment(0)) is Refusal.REVOKED
 
 
-@pytest.mark.parametrize(("trust", "why"), [(Trust.NTP, None), (Trust.GPS, None), (Trust.RTC, Refusal.SPENT)])
+@pytest.mark.parametrize(
+    ("trust", "why"),
+    [(Trust.NTP, None), (Trust.FLEET, None), (Trust.GPS, Refusal.SPENT), (Trust.RTC, Refusal.SPENT)],
+)
 def test_after_a_reboot_only_a_trusted_clock_tells_that_it_is_not_too_late(
     trust: Trust, why: Refusal | None
 ) -> None:
@@ -67,8 +71,8 @@ def test_after_a_reboot_only_a_trusted_clock_tells_that_it_is_not_too_late(
 
 def test_a_spent_grant_is_forgotten_a_week_after_it_expired() -> None:
     use = used(opened=True)
-    assert not use.forgotten(moment(8 * 86_400 - 1))
-    assert use.forgotten(moment(8 * 86_400 + 1))
+    assert not past(use.exp, moment(8 * 86_400 - 1))
+    assert past(use.exp, moment(8 * 86_400 + 1))
 
 
 def test_three_wrong_pins_pause_pins_for_ever_longer_up_to_an_hour() -> None:

@@ -13,12 +13,6 @@ from drivers.readings import Tone
 from tests.locker_hall import START_S, Hall
 from tests.test_governor import assert_within_bounds
 
-
-def wrong(hall: Hall, selector: str = "s1", reason: Refusal = Refusal.UNKNOWN) -> None:
-    shown = GrantShown(at=hall.now, unit="keypad", way=Way.PIN, refusal=reason, selector=selector)
-    hall.take(shown)
-
-
 # -- codes ----------------------------------------------------------------------------------------
 
 
@@ -58,11 +52,11 @@ def test_every_wrong_code_sounds_the_same() -> None:
     hall.deposit("p1")
     heard = set()
     ways: tuple[Callable[[], None], ...] = (
-        lambda: wrong(hall),
+        lambda: hall.wrong(),
         lambda: hall.show("g1", parcel="p9"),
         lambda: hall.show("g2", parcel="p1", exp=START_S),
-        lambda: wrong(hall, reason=Refusal.MALFORMED),
-        lambda: wrong(hall, reason=Refusal.OTHER_LOCKER),
+        lambda: hall.wrong(reason=Refusal.MALFORMED),
+        lambda: hall.wrong(reason=Refusal.OTHER_LOCKER),
     )
     for shown in ways:
         before = len(hall.tones)
@@ -75,7 +69,7 @@ def test_a_pin_is_dead_after_five_wrong_ones_for_its_selector_and_its_qr_code_is
     hall = Hall()
     hall.deposit("p1")
     for _ in range(5):
-        wrong(hall)
+        hall.wrong()
         hall.wait(3600)
     grant = Grant(jti="g1", way=Way.PIN, exp=START_S + 10**6, parcel="p1")
     hall.take(GrantShown(at=hall.now, unit="keypad", way=Way.PIN, grant=grant, selector="s1"))
@@ -88,13 +82,24 @@ def test_caps_and_cool_downs_hold_across_restarts() -> None:
     hall = Hall()
     hall.deposit("p1")
     for _ in range(3):
-        wrong(hall)
+        hall.wrong()
     assert "locker.codes_paused" in hall.types()
     hall.crash()
     grant = Grant(jti="g1", way=Way.PIN, exp=START_S + 10**6, parcel="p1")
     shown = GrantShown(at=hall.now, unit="keypad", way=Way.PIN, grant=grant, selector="s2")
     hall.take(shown)
     assert hall.last("locker.code_refused").data["reason"] == "paused"
+
+
+def test_a_code_that_nobody_can_guess_shuts_no_one_else_out() -> None:
+    hall = Hall()
+    hall.deposit("p1")
+    for number in range(40):
+        hall.show(f"old-{number}", parcel="p1", exp=START_S)
+    assert hall.state.guard.wrong == 0
+    hall.show("g1", way=Way.PIN, parcel="p1")
+    hall.wait(0.5)
+    assert hall.pulses[-1][0] == 1
 
 
 def test_ten_thousand_wrong_codes_pulse_nothing() -> None:
@@ -255,7 +260,7 @@ def test_nothing_opens_while_openings_are_disabled() -> None:
 def test_a_technician_opens_any_door_and_turns_pins_on_again() -> None:
     hall = Hall()
     for _ in range(30):
-        wrong(hall, selector="s")
+        hall.wrong(selector="s")
         hall.wait(1 if hall.state.guard.row % 3 else 3601)
     assert hall.last("locker.pins_disabled").data == {"wrong": 30}
     hall.courier("tech-1", role="technician")
@@ -360,8 +365,7 @@ def test_whatever_happens_the_wiring_is_spared(seed: int) -> None:
     for _ in range(400):
         chaos.step()
         chaos.hall.ns += 1
-    if not any(entry.data.get("reboot") for entry in chaos.hall.entries) and chaos.hall.boot == "boot-1":
-        assert_within_bounds(chaos.hall)
+    assert_within_bounds(chaos.hall)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,9 +2,12 @@
 
 import pytest
 
+from agent.clock import NS, Trust
 from agent.locker.events import PulseEnded, ServiceAsked
-from agent.locker.grants import Way
-from tests.locker_hall import Hall
+from agent.locker.grants import Purpose, Way
+from agent.workflow import LabelRead, Woken
+from drivers.readings import Tone
+from tests.locker_hall import START_S, Hall
 
 LABEL = "sscc:106141411234567897"
 
@@ -308,3 +311,372 @@ def test_a_power_cut_of_unknown_length_ends_the_time_to_try_again() -> None:
     hall.door(name, latched=True, first=True)
     hall.show("g1", parcel=LABEL, way=Way.CODE)
     assert hall.last("locker.code_refused").data["reason"] == "spent"
+
+
+# -- pulses that wait ---------------------------------------------------------------------------------
+
+
+def two_waiting() -> Hall:
+    """Two recipients show their codes in the same moment: the second pulse waits for the first."""
+    hall = Hall()
+    hall.deposit("p1")
+    hall.deposit("p2")
+    hall.control("end")
+    hall.wait(61)
+    hall.entries.clear()
+    hall.pulses.clear()
+    hall.show("g1", parcel="p1")
+    hall.show("g2", parcel="p2")
+    assert [door for door, _ in hall.pulses] == [1]
+    return hall
+
+
+def assert_not_pulsed(hall: Hall) -> None:
+    assert [door for door, _ in hall.pulses] == [1]
+    (ended,) = [entry for entry in hall.entries if entry.data.get("why") == "not_pulsed"]
+    assert (ended.type, ended.data["grant"]) == ("locker.not_opened", "g2")
+    assert hall.last("locker.grant_restored").data == {"grant": "g2"}
+    assert hall.records.get("grant/g2") is None
+    assert hall.state.status("a2").parcel == "p2"
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_a_pulse_that_waits_when_the_agent_dies_was_never_given_and_costs_nothing(reboot: bool) -> None:
+    hall = two_waiting()
+    hall.crash(reboot=reboot)
+    hall.found()
+    hall.wait(60)
+    assert_not_pulsed(hall)
+    assert hall.state.status("a2").quarantine is None
+    assert hall.state.status("a1").quarantine == "outcome_unknown"
+    hall.show("g2", parcel="p2")
+    hall.wait(1)
+    hall.opens("a2")
+    assert hall.last("locker.collected").subject == "p2"
+
+
+def test_a_pulse_that_waits_when_the_board_goes_is_not_given_when_it_is_back() -> None:
+    hall = two_waiting()
+    hall.board_lost()
+    hall.found()
+    hall.wait(60)
+    assert_not_pulsed(hall)
+
+
+def test_a_pulse_that_waits_when_openings_are_disabled_is_not_given() -> None:
+    hall = two_waiting()
+    hall.locked_down = True
+    hall.wait(60)
+    assert_not_pulsed(hall)
+
+
+def test_a_pulse_that_waits_too_long_is_given_up() -> None:
+    hall = Hall()
+    hall.deposit("p1")
+    for number in range(4):
+        hall.show(f"g{number}", parcel="p1")
+        hall.wait(2.5)
+        hall.take(ServiceAsked(at=hall.now, verb="release", compartment="a1", reason="looked"))
+    pulses = len(hall.pulses)
+    hall.show("again", parcel="p1")
+    hall.wait(20)
+    assert len(hall.pulses) == pulses, "its coil is hot"
+    assert hall.last("locker.not_opened").data["why"] == "not_pulsed"
+    assert hall.records.get("grant/again") is None
+
+
+def test_a_second_try_that_was_never_pulsed_leaves_the_first_as_it_was() -> None:
+    hall, name = stocked()
+    hall.answering = False
+    hall.show("g1", parcel=LABEL)
+    hall.crash()
+    hall.found()
+    hall.wait(2)
+    hall.show("g1", parcel=LABEL)
+    refused = PulseEnded(at=hall.now, compartment=name, ok=False, unknown=False, reason="busy")
+    hall.take(refused)
+    assert hall.records["grant/g1"]["pulses"] == 1
+    hall.answering = True
+    hall.show("other", parcel=LABEL)
+    assert hall.last("locker.code_refused").data["reason"] == "out_of_service"
+    hall.show("g1", parcel=LABEL)
+    hall.wait(1)
+    hall.opens(name)
+    assert hall.last("locker.collected").subject == LABEL
+
+
+# -- restarts ------------------------------------------------------------------------------------------
+
+
+def test_a_parcel_expires_while_nobody_is_running() -> None:
+    hall, name = stocked()
+    hall.crash(reboot=True, off_s=hall.rules.hold)
+    assert hall.types().count("locker.expired") == 1
+    hall.found()
+    hall.crash()
+    hall.found()
+    assert hall.types().count("locker.expired") == 1
+    hall.courier()
+    hall.control("retrieve")
+    hall.wait(1)
+    hall.opens(name)
+    assert hall.last("locker.retrieved").subject == LABEL
+
+
+def test_a_clock_that_nobody_answers_for_expires_no_parcel() -> None:
+    hall, name = stocked()
+    hall.trust = Trust.NONE
+    hall.crash(reboot=True, off_s=10 * 365 * 86_400)
+    hall.found()
+    hall.wait(60)
+    assert "locker.expired" not in hall.types()
+    hall.trust = Trust.NTP
+    hall.booted_utc_ns -= 10 * 365 * 86_400 * NS
+    hall.take(Woken(at=hall.now))
+    assert not hall.state.status(name).expired
+    hall.wait(hall.rules.hold)
+    assert hall.types().count("locker.expired") == 1
+
+
+def test_a_parcel_that_is_being_collected_when_its_time_is_over_is_collected() -> None:
+    hall, name = stocked()
+    until = hall.state.status(name).until
+    assert until is not None
+    hall.wait(until - hall.now.utc_ns / NS - 1)
+    hall.show("g1", parcel=LABEL)
+    hall.opens(name)
+    assert hall.last("locker.collected").subject == LABEL
+    hall.wait(3600)
+    assert "locker.expired" not in hall.types()
+
+
+def test_one_that_is_not_collected_after_all_expires_then() -> None:
+    hall, name = stocked()
+    until = hall.state.status(name).until
+    assert until is not None
+    hall.wait(until - hall.now.utc_ns / NS - 1)
+    hall.show("g1", parcel=LABEL)
+    hall.opens(name, for_s=0.6)
+    hall.wait(10)
+    assert hall.types().count("locker.expired") == 1
+
+
+def test_what_is_spent_is_not_forgotten_by_a_clock_that_runs_ahead() -> None:
+    hall, name = stocked()
+    hall.show("g1", parcel=LABEL, exp=START_S + 86_400)
+    hall.opens(name)
+    assert hall.deposit(LABEL) == name
+    hall.trust = Trust.NONE
+    hall.crash(reboot=True, off_s=10 * 365 * 86_400)
+    hall.booted_utc_ns = START_S * NS
+    hall.trust = Trust.NTP
+    hall.found()
+    hall.show("g1", parcel=LABEL, exp=START_S + 86_400)
+    assert hall.last("locker.code_refused").data["reason"] == "spent"
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_what_is_of_no_more_use_is_forgotten_a_week_later(restarted: bool) -> None:
+    hall, name = stocked()
+    hall.show("g1", parcel=LABEL, exp=START_S + 86_400)
+    hall.opens(name)
+    hall.records["minted/00ff"] = {"row": "...", "exp": START_S + 86_400}
+    hall.wrong()
+    kept = {"grant/g1", "minted/00ff", "wrong/s1"}
+    hall.wait(8 * 86_400 - 3600)
+    somebody_comes(hall, restarted)
+    assert kept <= set(hall.records)
+    hall.wait(2 * 86_400)
+    somebody_comes(hall, restarted)
+    assert kept & set(hall.records) == {"wrong/s1"}, "the parcel may still wait, and so may who guesses"
+    hall.wait(hall.rules.hold)
+    somebody_comes(hall, restarted)
+    assert not kept & set(hall.records)
+
+
+def somebody_comes(hall: Hall, restarted: bool) -> None:
+    if restarted:
+        hall.crash()
+    hall.scan("p9")
+
+
+# -- couriers ------------------------------------------------------------------------------------------
+
+
+def test_a_parcel_scanned_again_while_its_door_is_open_opens_no_second_one() -> None:
+    hall = Hall()
+    hall.courier()
+    hall.control("size", "S")
+    hall.scan(LABEL)
+    hall.scan(LABEL)
+    hall.wait(0.5)
+    hall.door("a1", latched=False)
+    hall.scan(LABEL)
+    hall.wait(5)
+    assert [door for door, _ in hall.pulses] == [1]
+    assert hall.last("locker.refused").data == {
+        "unit": "gun",
+        "reason": "already_here",
+        "compartment": "a1",
+    }
+
+
+def test_a_label_that_no_grant_could_name_is_not_taken() -> None:
+    hall = Hall()
+    hall.courier()
+    hall.control("size", "S")
+    hall.scan("x" * 81)
+    assert hall.last("locker.refused").data == {"unit": "gun", "reason": "label_too_long", "length": 81}
+    assert hall.last("locker.refused").subject == "x" * 80
+    hall.wait(5)
+    assert not hall.pulses
+    assert hall.deposit("y" * 80) == "a1"
+
+
+def test_a_courier_who_walks_away_leaves_an_alarm_and_whoever_shuts_the_door_ends_it() -> None:
+    hall = Hall()
+    hall.courier()
+    hall.control("size", "S")
+    hall.scan(LABEL)
+    hall.wait(0.5)
+    hall.door("a1", latched=False)
+    hall.wait(3600)
+    assert hall.last("locker.session_closed").data["reason"] == "idle"
+    assert hall.types().count("door.held") == 1
+    assert "locker.deposited" not in hall.types()
+    hall.door("a1", latched=True)
+    assert hall.last("locker.deposited").data["by"] == "drv-1"
+
+
+def test_nothing_is_deposited_while_the_journal_is_full_and_everything_is_collected() -> None:
+    hall, name = stocked()
+    hall.courier()
+    hall.control("size", "S")
+    read = LabelRead(
+        unit="gun", at=hall.now, label="p2", evidence={"raw": "x"}, repeated_after=None, full=True
+    )
+    hall.take(read)
+    assert hall.last("locker.refused").data["reason"] == "journal_full"
+    assert not hall.pulses
+    hall.show("g1", parcel=LABEL)
+    hall.opens(name)
+    assert hall.last("locker.collected").subject == LABEL
+
+
+def test_a_door_that_will_not_open_for_a_deposit_is_out_of_use_and_the_parcel_goes_elsewhere() -> None:
+    hall = Hall()
+    hall.courier()
+    hall.control("size", "S")
+    hall.scan(LABEL)
+    hall.wait(5)
+    assert hall.last("locker.not_opened").data["why"] == "did_not_open"
+    assert hall.state.status("a1").quarantine == "jammed"
+    assert hall.tones[-1] is Tone.BAD
+    assert hall.deposit(LABEL) == "a2"
+
+
+def test_a_deposit_nobody_saw_the_end_of_keeps_its_compartment_shut() -> None:
+    hall = Hall()
+    hall.courier()
+    hall.control("size", "S")
+    hall.scan(LABEL)
+    hall.wait(0.5)
+    hall.crash()
+    hall.found()
+    assert hall.last("locker.outcome_unknown").subject == LABEL
+    status = hall.state.status("a1")
+    assert (status.parcel, status.quarantine, status.doubt) == (None, "outcome_unknown", None)
+    assert hall.deposit("p2") == "a2"
+
+
+# -- technicians ---------------------------------------------------------------------------------------
+
+
+def test_a_technician_takes_a_parcel_out_of_a_compartment_that_is_out_of_use() -> None:
+    hall, name = stocked()
+    hall.show("g1", parcel=LABEL)
+    hall.opens(name, for_s=0.6)
+    hall.courier()
+    hall.control("retrieve", name)
+    assert hall.last("locker.refused").data["reason"] == "not_now", "a courier is no technician"
+    hall.control("end")
+    hall.courier("tech-1", role="technician")
+    hall.control("retrieve", name)
+    hall.wait(1)
+    hall.opens(name)
+    assert hall.last("locker.retrieved").subject == LABEL
+    status = hall.state.status(name)
+    assert (status.parcel, status.quarantine) == (None, "pushed_shut"), "the hinge is as it was"
+    hall.control("retrieve", name)
+    assert hall.last("locker.refused").data["reason"] == "not_now"
+
+
+def test_a_technician_retrieves_nothing_through_a_board_that_is_away() -> None:
+    hall, name = stocked()
+    hall.courier("tech-1", role="technician")
+    hall.board_lost()
+    hall.control("retrieve", name)
+    assert hall.last("locker.refused").data["reason"] == "nothing_to_retrieve"
+    assert not hall.pulses
+
+
+@pytest.mark.parametrize("occupied", [None, True, False])
+def test_a_technician_who_empties_a_compartment_is_believed_where_a_sensor_sees_it(
+    occupied: bool | None,
+) -> None:
+    hall, name = stocked()
+    hall.courier("tech-1", role="technician")
+    hall.control("open", name)
+    hall.wait(0.5)
+    hall.door(name, latched=False)
+    hall.wait(4)
+    if occupied is not None:
+        hall.door(name, occupied=occupied)
+    hall.door(name, latched=True)
+    assert "locker.opening_used" in hall.types()
+    gone = occupied is False
+    assert ("locker.taken_out" in hall.types()) is gone
+    assert hall.state.status(name).parcel == (None if gone else LABEL)
+
+
+# -- sensors -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("after", "kind", "quarantine"),
+    [(False, "locker.collected", None), (True, "locker.outcome_unknown", "outcome_unknown")],
+)
+def test_an_outcome_nobody_saw_is_known_where_a_sensor_sees_inside(
+    after: bool, kind: str, quarantine: str | None
+) -> None:
+    hall, name = stocked()
+    hall.door(name, occupied=True)
+    hall.answering = False
+    hall.show("g1", parcel=LABEL)
+    hall.crash()
+    hall.door(name, occupied=after, first=True)
+    hall.door(name, latched=True, first=True)
+    assert hall.last(kind).subject == LABEL
+    assert hall.state.status(name).quarantine == quarantine
+
+
+def test_a_return_that_was_not_put_in_frees_its_compartment_and_its_code_is_spent() -> None:
+    hall = Hall()
+    hall.door("a1", occupied=False)
+    hall.show("r1", parcel="back-1", purpose=Purpose.RETURN)
+    hall.wait(0.5)
+    hall.opens("a1")
+    assert hall.last("locker.deposit_abandoned").data["parcel"] == "back-1"
+    assert hall.state.status("a1").free
+    hall.show("r1", parcel="back-1", purpose=Purpose.RETURN)
+    assert hall.last("locker.code_refused").data["reason"] == "spent"
+
+
+def test_a_return_finds_no_room_in_a_full_locker_and_is_not_spent() -> None:
+    hall = Hall()
+    for number in range(6):
+        hall.deposit(f"p{number}")
+        hall.wait(30)
+    hall.show("r1", parcel="back-1", purpose=Purpose.RETURN)
+    assert hall.last("locker.code_refused").data["reason"] == "nothing_here"
+    assert hall.records.get("grant/r1") is None

@@ -17,11 +17,10 @@ from agent.envelope import CAPS, Kind, Reason, Refused
 from agent.jws import BadJws, decoded
 from agent.locker.events import GrantShown
 from agent.locker.grants import Grant, Purpose, Refusal, Way
+from agent.locker.turn import MINTED
 from agent.rows import Rows, open_row, value_of
 from agent.trust import Trusted
 
-MINTED = "minted/"
-"""The journal's records of rows that were made here, by lookup id."""
 LONG = b"PICKUP:"
 """What a long code begins with: 22 characters of base64url follow, 16 bytes."""
 SIGNED = b"eyJ"

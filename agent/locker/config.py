@@ -26,6 +26,8 @@ from agent.units import UnitSpec
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,15}$"
 DAY_S = 86_400.0
+VISIT_S = 600.0
+"""Nobody has business at a locker for longer: a session that lasts is one that somebody forgot."""
 
 
 class _Section(BaseModel):
@@ -83,7 +85,7 @@ class LockerSection(_Section):
             source=source,
             hold=self.hold_days * DAY_S,
             idle=times.idle,
-            longest=times.longest,
+            longest=min(times.longest, VISIT_S),
             login=times.login,
         )
 

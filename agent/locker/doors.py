@@ -217,10 +217,11 @@ def _alarm(opening: Opening, at: Moment, timing: Timing) -> str | None:
 def resume(opening: Opening, door: Door, at: Moment) -> Progress:
     """Take an opening up again after nobody was watching: the agent or its board was away.
 
-    Only what can be seen now counts. A pulse is never given again for it.
+    Only what can be seen now counts. A pulse is never given again for it. One that was only intended was
+    never given at all: that it is ordered is remembered before.
     """
     if opening.phase is Phase.INTENDED:
-        return Progress(opening=None, end=End.UNKNOWN)
+        return Progress(opening=None, end=End.NOT_PULSED)
     if door.latched is False or door.stands_open:
         seen = Step(phase=Phase.OPENED, evidence="contact" if door.stands_open else "hook")
         steps = () if opening.phase is Phase.OPENED else (seen,)

@@ -17,9 +17,10 @@ PULSES_MOST = 2
 """For one grant, in all."""
 AGAIN_WITHIN_S = 300.0
 KEEP_S = 7 * 86_400
-"""A spent grant is remembered for so long after it expires."""
+"""What has happened to a code is remembered for so long after it can be of use to anybody."""
 
-_TELLS = (Trust.GPS, Trust.NTP, Trust.FLEET)
+_TELLS = (Trust.NTP, Trust.FLEET)
+"""Satellites can be faked by anybody near: they are evidence, and open nothing."""
 
 WRONG_IN_A_ROW = 3
 COOL_DOWN_S = 300.0
@@ -120,9 +121,13 @@ class Use:
             return True  # Nobody knows how long the power was off.
         return at.utc_ns / NS - self.first_utc_s > AGAIN_WITHIN_S
 
-    def forgotten(self, at: Moment) -> bool:
-        """Whether it is so long expired that nothing could be shown for it any more."""
-        return at.utc_ns > (self.exp + KEEP_S) * NS
+
+def past(exp: float, at: Moment) -> bool:
+    """Whether it is so long expired that nothing could be shown for it any more.
+
+    A clock that nobody answers for forgets nothing: set right again, it would revive what is spent.
+    """
+    return at.assured and at.utc_ns > (exp + KEEP_S) * NS
 
 
 def may_open(grant: Grant, use: Use | None, at: Moment) -> Refusal | None:
@@ -152,6 +157,30 @@ def spend(grant: Grant, use: Use | None, at: Moment, compartment: str) -> Use:
             compartment=compartment,
         )
     return replace(use, pulses=use.pulses + 1, compartment=compartment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrong:
+    """Wrong PINs for one selector."""
+
+    count: int = 0
+    last_s: int = 0
+    """When the last one was typed, seconds since 1970 UTC."""
+
+    @classmethod
+    def load(cls, record: Mapping[str, Any] | None) -> Self:
+        return cls(**record) if record else cls()
+
+    def dump(self) -> dict[str, Any]:
+        return {"count": self.count, "last_s": self.last_s}
+
+    @property
+    def dead(self) -> bool:
+        """Whether no PIN is good any more with this selector."""
+        return self.count >= WRONG_FOR_ONE
+
+    def more(self, at: Moment) -> Self:
+        return replace(self, count=self.count + 1, last_s=max(self.last_s, at.utc_ns // NS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

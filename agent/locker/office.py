@@ -15,8 +15,8 @@ from agent.admission import Audience
 from agent.clock import NS, Moment
 from agent.envelope import Kind, issue, new_id
 from agent.jws import Signer, encoded
-from agent.locker.codes import MINTED, pin_token
-from agent.locker.turn import Minted
+from agent.locker.codes import pin_token
+from agent.locker.turn import MINTED, Minted
 from agent.page import seal
 from agent.rows import Keys, seal_row, value_of
 

@@ -13,7 +13,7 @@ from agent.locker.compartments import For, Job, Status
 from agent.locker.doors import Door, End, Opening, Phase, Progress, due_ns, look, resume
 from agent.locker.governor import Governor
 from agent.locker.grants import Use
-from agent.locker.turn import GRANT, Locker, Loose, Rules, Turn
+from agent.locker.turn import GRANT, PULSES, Locker, Loose, Rules, Turn
 from agent.workflow import Order
 from drivers.readings import OpenDoor, Tone
 
@@ -48,7 +48,8 @@ def pulse_what_may(turn: Turn) -> None:
         if (job := status.job) and job.opening.phase is Phase.INTENDED and job.opening.boot == turn.at.boot
     ]
     for since_ns, name, job in sorted(waiting, key=lambda each: each[:2]):
-        if turn.since(since_ns) >= turn.rules.patience or name in turn.state.out:
+        late = turn.since(since_ns) >= turn.rules.patience
+        if late or turn.known.locked_down or name in turn.state.out:
             _end(turn, name, job, End.NOT_PULSED)
         elif _pulse_ns(turn.state, name, turn.rules) <= turn.at.mono_ns:
             _order(turn, name, job)
@@ -60,6 +61,7 @@ def _order(turn: Turn, name: str, job: Job) -> None:
         compartment.supply, name, compartment.pulse, at, turn.rules.bounds
     )
     turn.become(governor=governor)
+    turn.notes[PULSES] = governor.dump(at, turn.rules.bounds)
     ordered = replace(job, opening=job.opening.to(Phase.ORDERED, at))
     turn.put(name, replace(turn.state.status(name), job=ordered))
     turn.orders.append(Order(compartment.unit, OpenDoor(door=compartment.door)))
@@ -174,6 +176,15 @@ def _spent(turn: Turn, job: Job) -> None:
         turn.notes[key] = replace(use, opened=True).dump()
 
 
+def _give_back(turn: Turn, grant: str, name: str) -> None:
+    """Nothing was pulsed, for certain: the grant is worth what it was worth before."""
+    use = turn.known_use(grant)
+    if use is None or use.opened:
+        return
+    turn.notes[GRANT + grant] = replace(use, pulses=use.pulses - 1).dump() if use.pulses > 1 else None
+    turn.say("locker.grant_restored", name, grant=grant)
+
+
 # -- doors that nobody was to open --------------------------------------------------------------------
 
 
@@ -236,6 +247,7 @@ def _end(turn: Turn, name: str, job: Job, end: End) -> None:
             _taken_out(turn, name, job, status, door)
         case End.USED, _:
             turn.say("locker.opening_used", name, purpose=job.what, by=job.by, content=_content(door))
+            _looked_into(turn, name, job, door)
         case _:
             _came_to_nothing(turn, name, job, end)
     pulse_what_may(turn)
@@ -274,11 +286,24 @@ def _taken_out(turn: Turn, name: str, job: Job, status: Status, door: Door) -> N
         turn.say("locker.left_behind", job.parcel or name, compartment=name, by=job.by, grant=job.grant)
         turn.quarantine(name, "left_behind")
         return
-    kind = "locker.collected" if job.what is For.PICKUP else "locker.retrieved"
-    turn.put(name, status.emptied())
+    if job.what is For.PICKUP:
+        kind, after = "locker.collected", status.emptied()
+    else:
+        # Who carries a parcel away has not said that the door is in order.
+        kind, after = "locker.retrieved", Status(quarantine=status.quarantine)
+    turn.put(name, after)
     turn.say(
         kind, status.parcel or name, compartment=name, by=job.by, grant=job.grant, content=_content(door)
     )
+
+
+def _looked_into(turn: Turn, name: str, job: Job, door: Door) -> None:
+    """Somebody in charge had the door open: a parcel that is seen to be gone is not held any longer."""
+    status = turn.state.status(name)
+    if status.parcel is None or door.occupied is not False:
+        return
+    turn.put(name, Status(quarantine=status.quarantine))
+    turn.say("locker.taken_out", status.parcel, compartment=name, by=job.by, purpose=job.what)
 
 
 def _came_to_nothing(turn: Turn, name: str, job: Job, end: End) -> None:
@@ -287,9 +312,15 @@ def _came_to_nothing(turn: Turn, name: str, job: Job, end: End) -> None:
     turn.say(kind, job.parcel or name, compartment=name, purpose=job.what, why=end, grant=job.grant)
     turn.tone(job.unit, Tone.BAD)
     match end:
-        case End.NOT_PULSED if job.what is For.LEASE and job.opening.phase is Phase.INTENDED:
-            compartment = turn.compartment(name)
-            turn.dropped.append(Order(compartment.unit, OpenDoor(door=compartment.door)))
+        case End.NOT_PULSED if job.what is For.LEASE:
+            if job.opening.phase is Phase.INTENDED:
+                compartment = turn.compartment(name)
+                turn.dropped.append(Order(compartment.unit, OpenDoor(door=compartment.door)))
+        case End.NOT_PULSED if job.grant is not None:
+            _give_back(turn, job.grant, name)
+            status = turn.state.status(name)
+            if status.quarantine is not None:
+                turn.put(name, replace(status, doubt=job.grant))
         case End.UNKNOWN:
             turn.quarantine(name, "outcome_unknown", doubt=job.grant)
         case End.PUSHED_SHUT if job.what in STAYS:

@@ -7,8 +7,8 @@ Then the grant is spent and the opening intended, in one transaction, and only a
 from agent.locker import openings
 from agent.locker.compartments import For, Job, Size, Status, choose
 from agent.locker.events import GrantShown
-from agent.locker.grants import WRONG_FOR_ONE, Grant, Purpose, Refusal, Use, may_open, spend
-from agent.locker.turn import CODES, GRANT, WRONG, Turn
+from agent.locker.grants import Grant, Purpose, Refusal, Way, may_open, past, spend
+from agent.locker.turn import CODES, GRANT, MINTED, WRONG, Turn
 from drivers.readings import Tone
 
 
@@ -18,7 +18,7 @@ def show_code(turn: Turn, event: GrantShown, *, locked_down: bool) -> None:
     if (refusal := guard.refuses(event.way, turn.at)) is not None:
         # Nothing is compared, so that the answer to what is right is the answer to what is wrong.
         return _refuse_code(turn, event, refusal, counted=False)
-    dead = event.selector is not None and turn.wrong(event.selector) >= WRONG_FOR_ONE
+    dead = event.selector is not None and turn.wrong(event.selector).dead
     if event.grant is None or dead:
         return _refuse_code(turn, event, event.refusal or Refusal.PIN_OFF)
     grant = event.grant
@@ -75,14 +75,15 @@ def _refuse_code(turn: Turn, event: GrantShown, refusal: Refusal, *, counted: bo
     data = {"reason": refusal, "way": event.way, "grant": grant, "selector": event.selector}
     turn.say("locker.code_refused", event.unit, **data)
     turn.tone(event.unit, Tone.BAD)
-    if not counted:
+    if not counted or event.way is not Way.PIN:
+        # A QR code or a long code cannot be guessed: one that expired shuts nobody else out.
         return
     before = turn.state.guard
     guard = before.failed(turn.at)
     turn.become(guard=guard)
     turn.notes[CODES] = guard.dump()
     if event.selector is not None:
-        turn.notes[WRONG + event.selector] = turn.wrong(event.selector) + 1
+        turn.notes[WRONG + event.selector] = turn.wrong(event.selector).more(turn.at).dump()
     if guard.pauses > before.pauses:
         turn.say("locker.codes_paused", event.unit, pause_s=guard.pause_s)
     if guard.pin_off and not before.pin_off:
@@ -99,8 +100,13 @@ def restore_grants(turn: Turn, name: str, status: Status) -> None:
             turn.say("locker.grant_restored", name, grant=key.removeprefix(GRANT))
 
 
-def forget_grants(turn: Turn) -> None:
-    """Those that expired long ago: nothing can be shown for them any more."""
+def forget(turn: Turn) -> None:
+    """What expired long ago: nothing can be shown for it any more."""
+    hold = turn.rules.hold
     for key, record in turn.known.records.items():
-        if key.startswith(GRANT) and Use.load(record).forgotten(turn.at):
+        if key.startswith(WRONG):
+            expired = past(record["last_s"] + hold, turn.at)
+        else:
+            expired = key.startswith((GRANT, MINTED)) and past(record["exp"], turn.at)
+        if expired and key not in turn.notes:
             turn.notes[key] = None

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agent.clock import NS, Moment
-from agent.locker.compartments import Compartment, Size, Status, Wall
+from agent.locker.compartments import Compartment, For, Size, Status, Wall
 from agent.locker.doors import Door, Timing
 from agent.locker.governor import Bounds, Governor
-from agent.locker.grants import Guard, Use
+from agent.locker.grants import Guard, Use, Wrong
 from agent.policy import Policy
 from agent.session import Duty, Times
 from agent.standing import ALONE, Standing
 from agent.workflow import Decision, Draft, Order, Pardon, sound
 from drivers.readings import Tone
 
-COMPARTMENT, GRANT, WRONG, CODES, DESK = "compartment/", "grant/", "wrong/", "codes", "locker"
-"""The journal's records of a locker."""
+COMPARTMENT, GRANT, WRONG, MINTED = "compartment/", "grant/", "wrong/", "minted/"
+CODES, DESK, PULSES = "codes", "locker", "pulses"
+"""The journal's records of a locker. `minted/` has rows that were made here, by lookup id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,26 @@ class Locker(Duty):
     def holding(self, label: str) -> str | None:
         """The compartment that a parcel lies in."""
         return next((name for name, status in self.statuses.items() if status.parcel == label), None)
+
+    def taking_in(self, label: str) -> str | None:
+        """The compartment whose door is open for a parcel to be put in."""
+        into = (For.DEPOSIT, For.RETURN)
+        return next(
+            (
+                name
+                for name, status in self.statuses.items()
+                if status.job is not None and status.job.what in into and status.job.parcel == label
+            ),
+            None,
+        )
+
+    def to_retrieve(self) -> list[str]:
+        """Compartments whose parcel a courier is to take away."""
+        return [
+            name
+            for name, status in sorted(self.statuses.items())
+            if status.parcel and (status.expired or status.returned) and not status.job
+        ]
 
     @property
     def busy(self) -> list[str]:
@@ -191,11 +212,9 @@ class Turn:
         record = self.notes[key] if key in self.notes else self.known.records.get(key)
         return Use.load(record) if record else None
 
-    def wrong(self, selector: str) -> int:
+    def wrong(self, selector: str) -> Wrong:
         """Wrong PINs for a selector so far."""
-        key = WRONG + selector
-        count: int = self.notes.get(key, self.known.records.get(key, 0))
-        return count
+        return Wrong.load(self.known.records.get(WRONG + selector))
 
     def compartment(self, name: str) -> Compartment:
         return self.rules.wall.compartments[name]

@@ -13,6 +13,7 @@ from typing import Any
 from agent import supervision
 from agent.asserting import answered, ask
 from agent.clock import NS, Moment
+from agent.documents import LABEL_MOST
 from agent.freshness import Freshness
 from agent.locker import openings
 from agent.locker.compartments import For, Job, Size, Status, choose
@@ -27,9 +28,9 @@ from agent.locker.events import (
 )
 from agent.locker.governor import Governor
 from agent.locker.grants import Guard, Refusal
-from agent.locker.pickups import forget_grants, show_code
+from agent.locker.pickups import forget, show_code
 from agent.locker.service import lease, open_for_service, see_to
-from agent.locker.turn import CODES, COMPARTMENT, DESK, Known, Locker, Pending, Rules, Turn
+from agent.locker.turn import CODES, COMPARTMENT, DESK, PULSES, Known, Locker, Pending, Rules, Turn
 from agent.policy import Policy
 from agent.session import (
     Login,
@@ -60,6 +61,8 @@ from agent.workflow import (
 )
 from drivers.readings import Tone
 
+DAY_NS = 86_400 * NS
+
 
 @dataclass(frozen=True, slots=True)
 class LockerWorkflow:
@@ -83,7 +86,7 @@ class LockerWorkflow:
             size=Size[desk["size"]] if desk.get("size") else None,
             statuses=statuses,
             guard=Guard.load(records.get(CODES)),
-            governor=Governor.started(at),
+            governor=Governor.load(records.get(PULSES), at),
             out=dict.fromkeys(known, "not_seen_yet"),
             looked=at,
         )
@@ -108,11 +111,11 @@ class LockerWorkflow:
         if (by_ns := wake_at(state, self.rules)) is not None:
             due.append(by_ns)
         looked = state.looked
-        if looked is not None:
+        if looked is not None and looked.assured:
             due += [
                 looked.mono_ns + status.until * NS - looked.utc_ns
                 for status in state.statuses.values()
-                if status.until is not None and not status.expired
+                if status.until is not None and not status.expired and status.job is None
             ]
         return min(due, default=None)
 
@@ -147,7 +150,7 @@ class LockerWorkflow:
             case Dismissed():
                 _dismissed(turn, event)
             case Woken(started=True):
-                forget_grants(turn)
+                forget(turn)
                 policy = self.rules.deposit.at(known.standing.freshness)
                 if turn.state.login is not None:
                     turn.orders += asking(turn.state.login, policy, event.at, self.rules)
@@ -165,6 +168,9 @@ class LockerWorkflow:
                 _close(turn, state.session, reason)
         openings.look_all(turn)
         _expire(turn)
+        looked = turn.state.looked
+        if looked is not None and looked.utc_ns // DAY_NS != turn.at.utc_ns // DAY_NS:
+            forget(turn)
 
     # -- people -----------------------------------------------------------------------------------
 
@@ -185,7 +191,10 @@ class LockerWorkflow:
         turn.become(session=at_work(state.session, turn.at, self.rules))
         if event.full:
             return turn.refuse(event.unit, label, "journal_full")
-        if (where := state.holding(label)) is not None:
+        if len(label) > LABEL_MOST:
+            # No grant could name it, so that nobody could ever collect it.
+            return turn.refuse(event.unit, label[:LABEL_MOST], "label_too_long", length=len(label))
+        if (where := state.holding(label) or state.taking_in(label)) is not None:
             return turn.refuse(event.unit, label, "already_here", compartment=where)
         if state.busy and known.standing.freshness not in (None, Freshness.FRESH):
             return turn.refuse(event.unit, label, "one_at_a_time")
@@ -216,6 +225,8 @@ class LockerWorkflow:
                 return turn.tone(event.unit, Tone.GOOD)
             case ("retrieve",):
                 return self._retrieve(turn, session, event.unit, known)
+            case ("retrieve", name) if session.role == "technician" and turn.state.status(name).parcel:
+                return self._retrieve(turn, session, event.unit, known, name)
             case ("open", name) if session.role == "technician" and name in self.rules.wall.compartments:
                 return open_for_service(turn, session, event.unit, name, locked_down=known.locked_down)
             case ("pins", "on") if session.role == "technician" and turn.state.guard.pin_off:
@@ -250,20 +261,22 @@ class LockerWorkflow:
         )
         return openings.begin(turn, chosen.name, job, size=size.name)
 
-    def _retrieve(self, turn: Turn, session: Session, unit: str, known: Known) -> None:
-        """Open the next compartment whose parcel a courier is to take away."""
+    def _retrieve(
+        self, turn: Turn, session: Session, unit: str, known: Known, named: str | None = None
+    ) -> None:
+        """Open the next compartment whose parcel a courier is to take away.
+
+        A technician names any that holds one, and is not kept from it by its quarantine.
+        """
         policy = self.rules.retrieve.at(known.standing.freshness)
         if not policy.met_by(session.kinds):
             return turn.refuse(unit, "", "not_enough_factors")
         if known.locked_down:
             return turn.refuse(unit, "", Refusal.LOCKED_DOWN)
         state = turn.state
-        waiting = [
-            name
-            for name, status in sorted(state.statuses.items())
-            if status.parcel and (status.expired or status.returned) and not status.job
-        ]
-        name = next((each for each in waiting if each not in state.unusable()), None)
+        kept_from = state.unusable() if named is None else {*state.out, *state.busy}
+        waiting = [named] if named else state.to_retrieve()
+        name = next((each for each in waiting if each not in kept_from), None)
         if name is None:
             return turn.refuse(unit, "", "nothing_to_retrieve")
         job = Job(
@@ -327,7 +340,9 @@ def _dismissed(turn: Turn, event: Dismissed) -> None:
 
 
 def _expire(turn: Turn) -> None:
-    """Say which parcels were not collected in time."""
+    """Say which parcels were not collected in time, once the time is known: it cannot be unsaid."""
+    if not turn.at.assured:
+        return
     for name, status in list(turn.state.statuses.items()):
         if status.until is None or status.expired or status.job or turn.at.utc_ns < status.until * NS:
             continue
