@@ -325,9 +325,9 @@ sys.exit(given.run(given))
 
 
 @contextlib.asynccontextmanager
-async def collecting(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def collecting(*arguments: str, action: str = "collect") -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", COMMAND, "fleet", "collect", *arguments, stdout=PIPE, stderr=PIPE, cwd=ROOT
+        sys.executable, "-c", COMMAND, "fleet", action, *arguments, stdout=PIPE, stderr=PIPE, cwd=ROOT
     )
     try:
         yield process

@@ -18,6 +18,7 @@ from agent.fleet import (
     keys_command,
     order_command,
     push_command,
+    watch_command,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     grant_command.add_actions(actions)
     order_command.add_actions(actions)
     ferry_command.add_actions(actions)
+    watch_command.add_actions(actions)
 
 
 def run(given: argparse.Namespace) -> int:

@@ -11,8 +11,9 @@ import json
 import re
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 EPOCH = re.compile("[A-Za-z0-9]{1,64}")
 """Name of a journal."""
@@ -94,6 +95,15 @@ class Ranges:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
+
+    @classmethod
+    def of(cls, spans: Iterable[tuple[int, int]]) -> Self:
+        """First and last of each, rising, with something missing between two."""
+        ranges = cls()
+        for first, last in spans:
+            ranges._starts.append(first)
+            ranges._ends.append(last)
+        return ranges
 
     def add(self, number: int) -> bool:
         """Whether it was not there before."""

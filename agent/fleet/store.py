@@ -22,6 +22,7 @@ from agent.fleet.claims import declaration
 from agent.fleet.device_log import BadEntry
 from agent.fleet.finding_book import FindingBook
 from agent.fleet.findings import Range
+from agent.fleet.line_book import LineBook
 from agent.fleet.note_book import NoteBook
 from agent.fleet.schema import StoreFailed, mapped, prepare
 from agent.ledger import TILE, Frontier
@@ -97,6 +98,7 @@ class Store:
             self.notes = NoteBook(self._connection)
             self.claims = ClaimBook(self._connection)
             self.findings = FindingBook(self._connection)
+            self.lines = LineBook(self._connection)
             try:
                 self._prepare()
             except BaseException:

@@ -1,0 +1,70 @@
+"""Hears what devices say, for somebody who looks at it: reads only, and keeps no place at the broker."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from agent.fleet.sight import Change, Watch
+from agent.mqtt import Connection, ConnectionLost, Message, Server
+from agent.reconnect import Backoff, forever
+
+
+class Listener:
+    """Fills a Watch, from one connection after another."""
+
+    def __init__(self, server: Server, device: str, watch: Watch) -> None:
+        """`device` is one device's id, or `+`."""
+        self.problem: str | None = "connecting"
+        """Why nothing is heard now."""
+        self.told: Callable[[Sequence[Change]], object] = lambda _: None
+        """Hears of every change, and of none when the connection comes or goes."""
+        self._server, self._watch = server, watch
+        self._filters = (f"postern/v1/{device}/up/#", f"postern/v1/{device}/down/head")
+
+    async def run(self) -> None:
+        """For ever."""
+        await forever(self._session, Backoff(self._server.client_id), lambda _failed, _wait: None)
+
+    async def once(self, quiet: float, within: float) -> None:
+        """Until nothing has come for so long (seconds), or so long in all. Raises ConnectionLost.
+
+        No broker says when it has brought all that was retained.
+        """
+        connection = Connection(self._server)
+        try:
+            await connection.connect()
+            await connection.subscribe(*self._filters)
+            async with asyncio.timeout(within):
+                while True:
+                    async with asyncio.timeout(quiet):
+                        message = await connection.receive()
+                    self._take(connection, message)
+        except TimeoutError:
+            pass
+        finally:
+            await connection.close()
+
+    async def _session(self) -> None:
+        connection = Connection(self._server)
+        try:
+            await connection.connect()
+            await connection.subscribe(*self._filters)
+            self._stands(None)
+            while True:
+                self._take(connection, await connection.receive())
+        except ConnectionLost as lost:
+            self._stands(str(lost))
+            raise
+        finally:
+            await connection.close()
+
+    def _stands(self, problem: str | None) -> None:
+        self.problem = problem
+        self.told(())
+
+    def _take(self, connection: Connection, message: Message) -> None:
+        encoding = message.properties.get("content-encoding")
+        changes = self._watch.take(message.topic, message.payload, encoding, time.time())
+        connection.acknowledge(message)
+        if changes:
+            self.told(changes)

@@ -1,0 +1,184 @@
+"""`postern fleet watch`: how all devices are, now and as it changes.
+
+Exit codes: 0 done (`q`, or interrupted), 1 with `--once` the broker was not reached, 2 a mistake in what was
+typed or in a file, 74 the fleet's file cannot be read.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.fleet import broker, online
+
+if TYPE_CHECKING:
+    from agent.fleet.listener import Listener
+    from agent.fleet.sight import Change, Watch
+    from agent.mqtt import Server
+
+NAME = "postern-watch"
+EXIT_FAILED, EXIT_USAGE, EXIT_STORE = 1, 2, 74
+WITHIN_S = 30.0
+"""Longest that `--once` listens."""
+
+Told = Callable[[Sequence["Change"]], None]
+
+
+def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = "a live table of all devices and their alarms; at no terminal, a line for each change"
+    watch = actions.add_parser("watch", help="see how all devices are, as it changes", description=about)
+    broker.add_options(watch)
+    watch.add_argument("--device", default="+", help="only this one")
+    watch.add_argument("--store", type=Path, help="begin with what this file of `fleet collect` tells")
+    watch.add_argument("--once", action="store_true", help="show it once, and end")
+    watch.add_argument(
+        "--quiet",
+        type=online.seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="with --once: all has been heard when nothing comes for so long (1)",
+    )
+    watch.add_argument(
+        "--json", action="store_true", help="one object for each change, or device with --once"
+    )
+    watch.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    from agent.fleet.sight import Watch
+    from agent.fleet.store import StoreFailed
+    from agent.fleet.watch_history import seed
+    from agent.mqtt import ConnectionLost
+
+    watch = Watch()
+    try:
+        server = broker.server(given, NAME)
+        if given.store is not None:
+            if not given.store.is_file():
+                raise StoreFailed(f"{given.store}: expected a fleet's file, got none")
+            seed(watch, given.store, None if given.device == "+" else given.device)
+        asyncio.run(_once(given, server, watch) if given.once else _follow(given, server, watch))
+    except StoreFailed as error:
+        return _failed(error, EXIT_STORE)
+    except ConnectionLost as lost:
+        return _failed(lost, EXIT_FAILED)
+    except BrokenPipeError:
+        raise
+    except (OSError, IndexError, ValueError) as error:
+        return _failed(error, EXIT_USAGE)
+    return 0
+
+
+def _failed(error: Exception, code: int) -> int:
+    print(f"postern fleet watch: {error}", file=sys.stderr)
+    return code
+
+
+# -- once -----------------------------------------------------------------------------------------
+
+
+async def _once(given: argparse.Namespace, server: "Server", watch: "Watch") -> None:
+    """Raises ConnectionLost."""
+    from agent.fleet.listener import Listener
+
+    await Listener(server, given.device, watch).once(given.quiet, WITHIN_S)
+    if given.json:
+        for _, sight in sorted(watch.devices.items()):
+            print(json.dumps(sight.facts()))
+    else:
+        _show(watch)
+
+
+def _show(watch: "Watch") -> None:
+    from agent.fleet import watch_rows
+    from agent.fleet.table import show
+
+    now, known = time.time(), [sight for _, sight in sorted(watch.devices.items())]
+    rows = [watch_rows.row(sight, now) for sight in known]
+    marked = [any(alarm.grave for alarm in sight.open_alarms) for sight in known]
+    show(watch_rows.ALL, [[row[name] for name in watch_rows.ALL] for row in rows], marked=marked)
+    alarms = [alarm for alarm in watch.alarms if not alarm.over]
+    if alarms:
+        print()
+        lines = [watch_rows.alarm_line(alarm, now) for alarm in alarms]
+        show(("AGO", "DEVICE", "ALARM", "ABOUT"), lines, marked=[alarm.grave for alarm in alarms])
+
+
+# -- for ever -------------------------------------------------------------------------------------
+
+
+async def _follow(given: argparse.Namespace, server: "Server", watch: "Watch") -> None:
+    from agent.fleet.listener import Listener
+
+    listener = Listener(server, given.device, watch)
+    running = asyncio.create_task(listener.run(), name="listener")
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        if given.json or not sys.stdout.isatty() or not await _on_screen(watch, listener, running):
+            listener.told = _as_json(watch) if given.json else _as_lines(watch, listener)
+            await running
+
+
+async def _on_screen(watch: "Watch", listener: "Listener", running: "asyncio.Task[None]") -> bool:
+    """Draw until the listener is ended; False where rich is not there."""
+    try:
+        from agent.fleet.watch_screen import Screen, quits_on_q
+    except ImportError:
+        return False
+    screen = Screen(watch, lambda: listener.problem)
+    listener.told = lambda _: screen.refresh()
+    with quits_on_q(running.cancel):
+        drawing = asyncio.create_task(screen.run(), name="screen")
+        try:
+            await asyncio.wait((running, drawing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            drawing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await drawing
+    await running
+    return True
+
+
+def _as_json(watch: "Watch") -> Told:
+    """One object a change: what has changed, and how the device is now. What is as before is not told."""
+    last: dict[str, object] = {}
+
+    def tell(changes: "Sequence[Change]") -> None:
+        for change in changes:
+            facts = watch.devices[change.device].facts()
+            if change.alarm is None and last.get(change.device) == facts:
+                continue
+            last[change.device] = facts
+            alarm = change.alarm.as_json() if change.alarm else None
+            print(json.dumps({"change": change.what, "alarm": alarm, **facts}), flush=True)
+
+    return tell
+
+
+def _as_lines(watch: "Watch", listener: "Listener") -> Told:
+    """A line for a device that comes, goes or worries somebody."""
+    from agent.fleet.table import printable
+
+    states: dict[str, str] = {}
+
+    def tell(changes: "Sequence[Change]") -> None:
+        if not changes:
+            print(f"broker: {listener.problem or 'connected'}", file=sys.stderr, flush=True)
+        for change in changes:
+            sight = watch.devices[change.device]
+            if change.alarm is not None:
+                alarm = change.alarm
+                print(printable(f"{alarm.at}  {change.device}  {alarm.text}  {alarm.subject}"), flush=True)
+            elif states.get(change.device) != sight.state:
+                states[change.device] = sight.state
+                print(printable(f"{change.device}  {sight.state}"), flush=True)
+
+    return tell
