@@ -37,8 +37,14 @@ RULES: Mapping[str, Mapping[str, Any] | None] = {
     "custody.exception_noted": {"bizStep": "other", "disposition": "in_transit"},
     # It corrects the event of another entry: `declared_wrong`.
     "custody.corrected": None,
+    # Storing it in a locker is the end of transit; who takes it out accepts it.
+    "locker.deposited": {"bizStep": "storing", "disposition": "in_progress"},
+    "locker.returned": {"bizStep": "storing", "disposition": "in_progress"},
+    "locker.collected": {"bizStep": "accepting", "disposition": "in_progress"},
+    "locker.retrieved": {"bizStep": "accepting", "disposition": "in_transit"},
     # A refused scan changed nothing; the rest is about people and controls, not about a parcel.
     "custody.refused": None,
+    "custody.untracked": None,
     "custody.session_opened": None,
     "custody.session_closed": None,
     "custody.handover_opened": None,
@@ -136,10 +142,12 @@ def event(entry: Entry, time: str | None = None) -> Json | None:
     """The ObjectEvent of a parcel's entry, None for no EPCIS matter. `time` is better than its own."""
     kind = _kind(entry)
     rule = RULES.get(kind)
-    if rule is None:
-        return None
     data = entry["data"]
+    # A compartment of which nobody knows what was in it stands for no parcel.
+    if rule is None or entry["subject"] == data.get("compartment"):
+        return None
     tenant, device = _where(entry["source"])
+    place = data.get("unit") or data["compartment"]
     return {
         "type": "ObjectEvent",
         "eventID": event_id(entry["source"], entry["id"]),
@@ -148,8 +156,8 @@ def event(entry: Entry, time: str | None = None) -> Json | None:
         "action": "OBSERVE",
         **_named(entry["subject"]),
         **rule,
-        "readPoint": {"id": _urn("device", tenant, device, data["unit"])},
-        **_particulars(kind, entry["subject"], tenant, data),
+        "readPoint": {"id": _urn("device", tenant, device, place)},
+        **_particulars(kind, entry["subject"], _where(entry["source"]), data),
         **_evidence(entry),
     }
 
@@ -278,8 +286,9 @@ def _reason(reason: str) -> str | None:
 # -- what, why and who, by type -------------------------------------------------------------------
 
 
-def _particulars(kind: str, subject: str, tenant: str, data: Entry) -> Json:
+def _particulars(kind: str, subject: str, where: tuple[str, str], data: Entry) -> Json:
     """What only this type of entry tells: parties, place, exception."""
+    tenant, device = where
     match kind:
         case "custody.accepted":
             return {"destinationList": [_destination(_urn("driver", tenant, data["by"]))]}
@@ -290,8 +299,23 @@ def _particulars(kind: str, subject: str, tenant: str, data: Entry) -> Json:
         case "custody.exception_noted":
             told = {"postern:exception": data["exception"], "postern:by": _urn("driver", tenant, data["by"])}
             return {**EXCEPTIONS.get(data["exception"], {}), **told}
+        case "locker.deposited" | "locker.returned":
+            return {
+                "bizLocation": {"id": _urn("locker", tenant, device, data["compartment"])},
+                **_giver(tenant, data),
+            }
+        case "locker.collected":
+            return {"destinationList": [_destination(_urn("recipient", tenant, *_split(subject)))]}
+        case "locker.retrieved" if isinstance(data.get("by"), str):
+            return {"destinationList": [_destination(_urn("driver", tenant, data["by"]))]}
         case _:
             return {}
+
+
+def _giver(tenant: str, data: Entry) -> Json:
+    """The courier who gave it up, where one is named."""
+    by = data.get("by")
+    return {"sourceList": [_source(_urn("driver", tenant, by))]} if isinstance(by, str) else {}
 
 
 def _handed_over(subject: str, tenant: str, data: Entry) -> Json:

@@ -116,6 +116,10 @@ ENTRIES = [
     entry("custody.offered", by="d-17", to="recipient", scan=SCAN),
     *(entry("custody.exception_noted", by="d-17", exception=why, scan=SCAN) for why in custody.EXCEPTIONS),
     *(handed_over(to) for to in (TO_DRIVER, TO_RECIPIENT, WITH_CODE, TO_LOCKER)),
+    *(
+        entry(f"locker.{what}", unit=None, compartment="B7", by="d-17", grant=None, content="occupied")
+        for what in ("deposited", "returned", "collected", "retrieved")
+    ),
 ]
 
 
@@ -124,6 +128,23 @@ def test_every_event_is_valid_by_the_schema(valid: Valid, found: Entry) -> None:
     document = epcis.document([found], CREATED)
     assert len(document["epcisBody"]["eventList"]) == 1
     valid(document)
+
+
+def test_a_deposit_is_stored_in_its_compartment_and_a_pickup_is_accepted_by_the_recipient() -> None:
+    event = the_event(entry("locker.deposited", unit=None, compartment="B7", by="d-17"))
+    assert (event["bizStep"], event["bizLocation"]) == (
+        "storing",
+        {"id": "urn:postern:locker:lab:van-0001:B7"},
+    )
+    assert event["sourceList"] == [{"type": "possessing_party", "source": driver("d-17")}]
+    event = the_event(entry("locker.collected", unit=None, compartment="B7", by=None))
+    recipient = "urn:postern:recipient:lab:sscc:106141412345678908"
+    assert event["destinationList"] == [{"type": "possessing_party", "destination": recipient}]
+    assert event["readPoint"] == {"id": "urn:postern:device:lab:van-0001:B7"}
+
+
+def test_a_compartment_whose_parcel_nobody_knows_is_no_parcel() -> None:
+    assert epcis.event(entry("locker.collected", "B7", unit=None, compartment="B7", by=None)) is None
 
 
 def test_a_document_without_events_is_valid(valid: Valid) -> None:

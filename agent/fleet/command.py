@@ -18,6 +18,7 @@ from agent.fleet import (
     keys_command,
     order_command,
     push_command,
+    report_command,
     watch_command,
 )
 
@@ -79,6 +80,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     order_command.add_actions(actions)
     ferry_command.add_actions(actions)
     watch_command.add_actions(actions)
+    report_command.add_actions(actions)
 
 
 def run(given: argparse.Namespace) -> int:

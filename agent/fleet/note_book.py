@@ -79,5 +79,38 @@ class NoteBook:
         row = self._one("SELECT size, note FROM receipt WHERE ledger = ? ORDER BY size DESC LIMIT 1", ledger)
         return (row[0], row[1]) if row else None
 
+    def covering(self, ledger: int, sequence: int) -> tuple[int, bytes] | None:
+        """Size and note of the first checkpoint that the entries agree with and that covers this one."""
+        row = self._one(
+            "SELECT size, note FROM checkpoint WHERE ledger = ? AND size >= ? AND verdict = ?"
+            " ORDER BY size LIMIT 1",
+            ledger,
+            sequence,
+            Verdict.AGREED,
+        )
+        return (row[0], row[1]) if row else None
+
+    def receipt_covering(self, ledger: int, sequence: int) -> tuple[int, bytes] | None:
+        """Size and note of the first receipt that covers this entry."""
+        row = self._one(
+            "SELECT size, note FROM receipt WHERE ledger = ? AND size >= ? ORDER BY size LIMIT 1",
+            ledger,
+            sequence,
+        )
+        return (row[0], row[1]) if row else None
+
+    def all(self, ledger: int) -> list[tuple[int, bytes, bytes, Verdict]]:
+        """Size, root, note and verdict of every checkpoint."""
+        found = self._connection.execute(
+            "SELECT size, root, note, verdict FROM checkpoint WHERE ledger = ? ORDER BY size, root", (ledger,)
+        )
+        return [(size, root, note, Verdict(verdict)) for size, root, note, verdict in found]
+
+    def receipts(self, ledger: int) -> list[tuple[int, bytes]]:
+        """Size and note of every receipt."""
+        return self._connection.execute(
+            "SELECT size, note FROM receipt WHERE ledger = ? ORDER BY size", (ledger,)
+        ).fetchall()
+
     def _one(self, statement: str, *values: object) -> Any:
         return self._connection.execute(statement, values).fetchone()

@@ -347,10 +347,11 @@ class Store:
         return Frontier.read(
             size,
             lambda start, end: self.leaves(ledger, start, end),
-            lambda start, end: self._tiles(ledger, start, end),
+            lambda start, end: self.tiles(ledger, start, end),
         )
 
-    def _tiles(self, ledger: int, start: int, end: int) -> Sequence[bytes]:
+    def tiles(self, ledger: int, start: int, end: int) -> Sequence[bytes]:
+        """Roots of 256 agreed leaves each, by number from `start` to `end`."""
         found = self._connection.execute(
             "SELECT root FROM tile WHERE ledger = ? AND number >= ? AND number < ? ORDER BY number",
             (ledger, start, end),

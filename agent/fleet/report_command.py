@@ -1,0 +1,168 @@
+"""`postern fleet report`: the custody of one parcel over all devices, as text, a page or EPCIS events.
+
+Exit codes: 0 done, 1 nothing is known of the parcel, 2 a mistake in what was typed, 3 a step is not what its
+device has signed, 74 the fleet's file cannot be read, or a file cannot be written.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.fleet.store import Store
+    from agent.fleet.story import Step, Told
+    from agent.fleet.story_page import Record
+    from agent.fleet.story_source import Source
+
+EXIT_UNKNOWN, EXIT_USAGE, EXIT_BROKEN, EXIT_STORE = 1, 2, 3, 74
+
+
+def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = "one parcel's custody over all devices, in the order in which it happened"
+    report = actions.add_parser("report", help="tell one parcel's story", description=about)
+    report.add_argument("parcel", help="its label's id, such as sscc:106141412345678908")
+    report.add_argument("--store", type=Path, required=True, help="the file that `fleet collect` keeps")
+    report.add_argument("--html", type=Path, metavar="FILE", help="write it as one page")
+    report.add_argument("--epcis", type=Path, metavar="FILE", help="write it as an EPCIS 2.0 document")
+    report.add_argument(
+        "--receipt-key",
+        action="append",
+        default=[],
+        metavar="VKEY",
+        help="check receipts with this; repeatable",
+    )
+    report.add_argument("--json", action="store_true", help="one object for each step")
+    report.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    from agent.fleet.store import Store, StoreFailed
+    from agent.note import BadNote, VerifierKey
+
+    try:
+        keys = [VerifierKey.parse(text) for text in given.receipt_key]
+        if not given.store.is_file():
+            raise StoreFailed(f"{given.store}: expected a fleet's file, got none")
+        store = Store(given.store)
+        try:
+            with store.reading():
+                return _report(given, store, keys)
+        finally:
+            store.close()
+    except BadNote as bad:
+        return _failed(f"--receipt-key: {bad}", EXIT_USAGE)
+    except (StoreFailed, OSError) as error:
+        return _failed(error, EXIT_STORE)
+
+
+def _failed(error: object, code: int) -> int:
+    print(f"postern fleet report: {error}", file=sys.stderr)
+    return code
+
+
+def _report(given: argparse.Namespace, store: "Store", keys: Sequence[Any]) -> int:
+    from agent.fleet.story import proven, tell
+    from agent.fleet.story_source import Source
+
+    source = Source(store, keys)
+    told = source.entries(given.parcel)
+    steps = tell(told)
+    if not steps:
+        return _failed(f"{given.parcel}: expected entries about it, got none", EXIT_UNKNOWN)
+    steps = proven(steps, source.proofs(steps))
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if given.html is not None:
+        from agent.fleet.story_page import page
+
+        given.html.write_text(page(given.parcel, steps, _records(store, source, steps), now), "utf-8")
+    if given.epcis is not None:
+        try:
+            document = _epcis(steps, told, source, now)
+        except LookupError as error:
+            return _failed(error, EXIT_UNKNOWN)
+        given.epcis.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    _show(given, steps)
+    return EXIT_BROKEN if any(step.proof.failure for step in steps) else 0
+
+
+def _epcis(steps: "Sequence[Step]", told: "Sequence[Told]", source: "Source", now: str) -> dict[str, Any]:
+    """The events in the story's order. Raises LookupError for a correction of what is not here."""
+    from agent import epcis
+
+    clocks = [each.entry for each in told if each.entry["type"] == "postern.clock.corrected"]
+    return epcis.document([*clocks, *(step.told.entry for step in steps)], now, source.find)
+
+
+def _records(store: "Store", source: "Source", steps: "Sequence[Step]") -> "list[Record]":
+    from agent.fleet.story_page import Record
+    from agent.note import VerifierKey
+
+    found = []
+    for ledger in source.ledgers(steps):
+        pinned, receipt = store.pinned(ledger.device), store.notes.receipt(ledger.id)
+        key = VerifierKey(f"{pinned.tenant}/{ledger.origin}", pinned.public).text if pinned else "unknown"
+        found.append(
+            Record(
+                device=ledger.device,
+                epoch=ledger.epoch,
+                agreed=ledger.agreed.size,
+                receipt=receipt[0] if receipt else 0,
+                key=key,
+                trust=pinned.trust.value if pinned else "-",
+                barred=ledger.barred,
+            )
+        )
+    return found
+
+
+def _show(given: argparse.Namespace, steps: "Sequence[Step]") -> None:
+    from agent.fleet.story import holder
+    from agent.fleet.table import printable, show
+
+    if given.json:
+        for step in steps:
+            print(json.dumps(_step_json(step), ensure_ascii=False))
+        return
+    print(printable(f"{given.parcel}: {holder(steps, given.parcel)}"))
+    rows = [_row(step) for step in steps]
+    show(
+        ("TIME", "BY", "DEVICE", "WHERE", "PROOF", "WHAT"),
+        rows,
+        marked=[step.proof.failure is not None for step in steps],
+    )
+
+
+def _row(step: "Step") -> tuple[str, ...]:
+    from agent.fleet.table import printable
+
+    trust = step.trust + ("*" if step.corrected else "") if step.ordered else f"({step.trust})"
+    time = f"{step.time[:19]}Z"
+    return tuple(map(printable, (time, trust, step.told.device, step.where, step.proof.words, step.what)))
+
+
+def _step_json(step: "Step") -> dict[str, Any]:
+    proof = step.proof
+    return {
+        "time": step.time,
+        "recorded": step.recorded,
+        "trust": step.trust,
+        "error_s": step.error_s,
+        "ordered": step.ordered,
+        "device": step.told.device,
+        "id": step.told.entry["id"],
+        "type": step.told.entry["type"],
+        "subject": step.told.entry.get("subject"),
+        "what": step.what,
+        "where": step.where,
+        "position": step.position,
+        "proof": {
+            "checkpoint": proof.checkpoint,
+            "receipt": proof.receipt,
+            "signers": list(proof.signers),
+            "failure": proof.failure,
+        },
+    }
