@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     from agent.fleet.command import add_commands as add_fleet
     from agent.identity_command import add_commands as add_identity
     from agent.roster_command import add_commands as add_roster
+    from agent.schema_command import add_commands as add_schema
 
     add_enrol(commands)
     add_ferry(commands)
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add_fleet(commands)
     add_roster(commands)
     add_cards(commands)
+    add_schema(commands)
     return parser
 
 

@@ -45,7 +45,9 @@ class EnrolmentError(Exception):
     """An answer that is not for this device, or not what was compared: expected and found."""
 
 
-class _Welcome(BaseModel):
+class WelcomeFile(BaseModel):
+    """What the fleet answers with."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     root: Annotated[str, StringConstraints(max_length=32 * 1024)]
@@ -98,7 +100,7 @@ def read_welcome(raw: bytes) -> Welcome:
     if len(raw) > LIMIT:
         raise EnrolmentError(f"expected a welcome of at most {LIMIT} bytes, got {len(raw)}")
     try:
-        read = _Welcome.model_validate(json.loads(raw))
+        read = WelcomeFile.model_validate(json.loads(raw))
     except ValidationError as error:
         raise EnrolmentError(f"no welcome: {told(error)}") from error
     except (ValueError, RecursionError) as error:

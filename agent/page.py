@@ -120,7 +120,9 @@ class _Manifest(_Closed):
     rows: list[LoadRow]
 
 
-class _KeyPage(_Closed):
+class KeyPage(_Closed):
+    """What the rows are sealed under."""
+
     epoch_key: Secret
     epoch_id: Annotated[int, Field(ge=1, le=2**31)]
 
@@ -130,7 +132,7 @@ _PAGES: Mapping[str, TypeAdapter[Any]] = {
     "grants": TypeAdapter(_Grants),
     "manifest": TypeAdapter(_Manifest),
 }
-_KEY_PAGE = TypeAdapter(_KeyPage)
+_KEY_PAGE = TypeAdapter(KeyPage)
 
 BUNDLES = tuple(_PAGES)
 

@@ -5,9 +5,7 @@ The long form has nothing more here: `pytest tests/test_end_to_end.py` is all of
 
 import contextlib
 import gzip
-import importlib
 import json
-import os
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from agent.schema.topics import STATE as STATE_SCHEMA
 from simulators.stage import CONFIG, Devices, devices, postern
 from tests.broker_peer import Peer, Peers
+from tests.schemas import fits, standard, unlike, validator
 from tests.site import Entry, Site
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
@@ -43,9 +43,6 @@ KINDS = {
     "keypad": "line",
     "gps": "nmea",
 }
-
-SCHEMA = Path(__file__).resolve().parents[2] / "shared" / "schemas" / "cloudevents-1.0.json"
-"""Published by the CloudEvents project; it is kept beside the checkout, not in it."""
 
 
 @contextlib.asynccontextmanager
@@ -114,6 +111,7 @@ async def test_a_morning_with_every_kind_of_device_reaches_the_fleet(tmp_path: P
         assert handed == [f"s10:{POST}", f"ups:{CARTON}"]
         assert site.of("custody.session_opened")[0]["data"]["factors"] == ["badge", "slot"]
         assert not site.of("custody.refused", "identity.refused", "agent.fault")
+        assert not unlike(site.entries)
         site.in_order()
 
 
@@ -147,6 +145,7 @@ async def test_the_birth_names_every_unit_and_the_will_speaks_for_the_dead(tmp_p
         birth = await state(peer, lambda said: said["online"] and is_ready(said))
         assert {name: unit["kind"] for name, unit in birth["units"].items()} == KINDS
         assert birth["device"] == DEVICE
+        assert fits(STATE_SCHEMA, birth)
         await site.kill_agent()
         assert await state(peer, lambda said: not said["online"]) == {"online": False}
         await site.start_agent()
@@ -200,13 +199,7 @@ async def test_every_published_line_is_a_cloudevents_object(tmp_path: Path) -> N
 
 
 async def test_every_published_line_satisfies_the_published_schema(tmp_path: Path) -> None:
-    if not SCHEMA.exists():
-        why = f"no {SCHEMA.name} in shared/schemas beside the checkout"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    jsonschema: Any = importlib.import_module("jsonschema")
-    schema = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text()))
+    schema = validator(standard("cloudevents-1.0.json"))
     async with van(tmp_path) as heard:
         for line in await published(*heard):
             schema.validate(json.loads(line))

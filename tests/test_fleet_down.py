@@ -20,6 +20,7 @@ from simulators.line import LineScanner
 from simulators.stage import postern
 from tests.brokers import connected
 from tests.fleets import DEVICE, TENANT
+from tests.schemas import unlike
 from tests.site import Site
 from tests.test_collect import collecting
 
@@ -252,3 +253,5 @@ async def test_a_command_is_told_its_outcome(tmp_path: Path) -> None:
             "command", "checkpoint", "--device", DEVICE, "--operator", "op-1", "--reason", "test"
         )
         assert told["type"] == "postern.command.succeeded"
+        await van.heard("command.succeeded")
+        assert not unlike(van.site.entries)

@@ -9,6 +9,7 @@ from agent.envelope import Envelope, Kind
 from agent.jws import kid_of
 from agent.keystore import FOLDER, Keystore
 from tests.locker_site import LockerSite
+from tests.schemas import unlike
 
 UNLOCK = b"\x02\x00\x31"
 """How the frame begins that pulses the first door of the first board."""
@@ -35,6 +36,7 @@ async def test_a_courier_deposits_and_recipients_collect_with_no_network(tmp_pat
         assert await site.refused(1) == "spent"
         assert site.pulses == 4
         assert not site.of("agent.fault")
+        assert not unlike(site.entries)
         site.in_order()
 
 

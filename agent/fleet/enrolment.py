@@ -45,7 +45,9 @@ def _device_id(text: str) -> str:
     return text
 
 
-class _Body(BaseModel):
+class RequestBody(BaseModel):
+    """What a device asks with."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     device: Annotated[str, AfterValidator(_device_id)]
@@ -91,7 +93,7 @@ def read_request(raw: bytes, tenant: str) -> Request:
     try:
         envelope = Envelope.parse(Kind.ENROLMENT, raw)
         claims = envelope.claims(Kind.ENROLMENT)
-        body = _Body.model_validate(claims.body)
+        body = RequestBody.model_validate(claims.body)
         sign_key = decoded(body.sign_key)
         envelope.signers({kid_of(sign_key): sign_key})
     except Refused as refused:

@@ -1,0 +1,86 @@
+"""Entries about what the fleet has told: documents, and commands with their outcomes."""
+
+from agent.schema.entry_type import EntryType, Subject
+from agent.workflow import Lane
+
+STATE, CUSTODY = Lane.STATE, Lane.CUSTODY
+DEVICE = Subject.DEVICE
+
+_DOCUMENT = "name ver sha256 key? epoch:count? documents? via?"
+_REFUSED = "reason detail times via?"
+
+ACCEPTED = tuple(
+    EntryType(f"fleet.{kind}_accepted", DEVICE, f"{what} is in force.", _DOCUMENT, STATE)
+    for kind, what in {
+        "root": "A new root",
+        "head": "A newer list of what is current",
+        "config": "A config",
+        "revocations": "More of what was taken away",
+        "bundle": "A newer list of pages",
+    }.items()
+)
+REFUSED = (
+    EntryType(
+        "fleet.root_refused",
+        DEVICE,
+        "A root changes nothing, and why.",
+        "reason detail times? remembered? via?",
+        STATE,
+        also=CUSTODY,
+    ),
+    *(
+        EntryType(f"fleet.{kind}_refused", DEVICE, f"{what} changes nothing, and why.", _REFUSED, STATE)
+        for kind, what in {
+            "head": "A head",
+            "config": "A config",
+            "revocations": "A list of revocations",
+            "bundle": "A list of pages",
+            "command": "A command",
+            "time": "An answer about the time",
+        }.items()
+    ),
+)
+
+FLEET = (
+    *ACCEPTED,
+    *REFUSED,
+    EntryType("fleet.root_pinned", DEVICE, "A root was put here by hand.", "ver sha256", STATE),
+    EntryType(
+        "fleet.bundle_completed",
+        DEVICE,
+        "All pages of a bundle are in force.",
+        "kind ver rows pages changed",
+        STATE,
+    ),
+    EntryType(
+        "fleet.page_refused",
+        DEVICE,
+        "A page is not taken, and why.",
+        "kind:maybe_text bucket:bucket reason detail",
+        STATE,
+    ),
+    EntryType("fleet.receipt_refused", DEVICE, "A receipt is none, and why.", "reason detail", STATE),
+    EntryType(
+        "fleet.refusals_counted",
+        DEVICE,
+        "Refusals that were counted, not told one by one.",
+        "times:table",
+        STATE,
+    ),
+)
+
+_COMMAND = "command key sequence class name args operator reason"
+_OUTCOME = f"{_COMMAND} detail? status? again?"
+
+COMMANDS = (
+    EntryType("command.accepted", DEVICE, "A command is about to be carried out.", _COMMAND),
+    EntryType("command.succeeded", DEVICE, "A command was carried out.", _OUTCOME, also=STATE),
+    EntryType("command.failed", DEVICE, "A command was not carried out, and why.", _OUTCOME, also=STATE),
+    EntryType(
+        "command.outcome_unknown",
+        DEVICE,
+        "Nobody knows whether a command was carried out.",
+        _OUTCOME,
+        also=STATE,
+    ),
+)

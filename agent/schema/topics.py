@@ -1,0 +1,193 @@
+"""Every topic, and what travels on it: what the AsyncAPI document is made of.
+
+`<device>` in a topic is the name that the broker has from the client's certificate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.batch import LINES
+from agent.envelope import Kind
+from agent.herald import NOTE
+from agent.intake import Role
+from agent.page import LIMIT
+from agent.schema import bodies, entries
+from agent.schema.entry_type import Json
+from agent.workflow import Lane
+from drivers import KINDS
+
+BASE = "postern/v1/{device}"
+JSON, JOSE, SEALED = "application/json", "application/jose", "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One topic below `postern/v1/<device>`. QoS is 1 everywhere."""
+
+    path: str
+    message: str
+    """Name of the only message there is on it."""
+    summary: str
+    retained: bool
+    content_type: str
+    payload: Json
+    headers: Json | None = None
+    """MQTT user properties."""
+    claims: Kind | None = None
+    """Of an envelope: the kind whose claims are its payload."""
+
+    @property
+    def up(self) -> bool:
+        return self.path.startswith("up/")
+
+
+NUMBER: Json = {"type": "string", "pattern": "^[0-9]+$"}
+
+PROPERTIES: Json = {
+    "type": "object",
+    "required": ["from", "to"],
+    "properties": {
+        "from": {**NUMBER, "description": "Sequence of the first entry."},
+        "to": {**NUMBER, "description": "Sequence of the last."},
+        "lane": {
+            "enum": [lane.name.lower() for lane in Lane],
+            "description": "Of a backlog: the only lane in this batch. What is missing between is of others.",
+        },
+        "content-encoding": {"const": "gzip", "description": "There above 1 KiB."},
+    },
+}
+
+_VERSION: Json = {"type": ["integer", "null"], "minimum": 1}
+_UNIT: Json = {
+    "type": "object",
+    "required": ["kind", "role", "state"],
+    "properties": {
+        "kind": {"enum": [*KINDS]},
+        "role": {"enum": [*Role]},
+        "state": {"type": "string", "description": "`ready`, `doubted`, or why it is lost."},
+    },
+}
+STATE: Json = {
+    "type": "object",
+    "description": "The birth message, or the will. Hearsay: the broker could have written it.",
+    "required": ["online"],
+    "properties": {
+        "online": {"type": "boolean"},
+        "device": {"type": "string"},
+        "version": {"type": "string"},
+        "epoch": {"type": "string", "description": "Of the journal."},
+        "key": {"type": ["string", "null"], "description": "Verifier key of its checkpoints (C2SP)."},
+        "units": {"type": "object", "additionalProperties": _UNIT},
+        "keys": {"type": "object", "additionalProperties": {"enum": ["file", "credential", "tpm", "none"]}},
+        "wiped_by": {"type": ["string", "null"]},
+        "trust": {
+            "description": "Versions that are believed; null where no root was put there.",
+            "type": ["object", "null"],
+            "properties": {
+                "root": _VERSION,
+                "head": _VERSION,
+                "complete": {"type": "boolean"},
+                "documents": {"type": "object", "additionalProperties": _VERSION},
+            },
+        },
+        "time_nonce": {"type": ["string", "null"], "description": "To be answered on `down/time`."},
+    },
+}
+
+CHECKPOINT: Json = {
+    "type": "string",
+    "description": "A signed note (C2SP): origin `<tenant>/<device>/<epoch>`, size, root, signatures.",
+    "pattern": "^[^/\n]+/[^/\n]+/[^/\n]+\n[0-9]+\n[A-Za-z0-9+/]{43}=\n\n(— [^ \n]+ [A-Za-z0-9+/=]+\n)+$",
+}
+PAGE: Json = {
+    "type": "string",
+    "contentEncoding": "binary",
+    "maxLength": LIMIT,
+    "description": "Sealed to the device with HPKE; its plaintext is described by the page schemas.",
+}
+ENVELOPE = "Envelope"
+ENVELOPES: Mapping[str, Json] = {
+    ENVELOPE: {
+        "description": "A JWS; `alg` is Ed25519 and `typ` names the kind. Bytes that do not fit are refused.",
+        "oneOf": [bodies.COMPACT, bodies.GENERAL],
+    }
+}
+
+
+def topics(reference: str) -> tuple[Topic, ...]:
+    """All of them; payloads refer to named schemas."""
+    envelope: Json = {"$ref": reference.format(model=ENVELOPE)}
+    return (*_up(reference), *_down(envelope))
+
+
+def _up(reference: str) -> tuple[Topic, ...]:
+    return (
+        Topic(
+            path="up/entries",
+            message="entries",
+            summary="Entries, one a line, oldest first. Each line is described by the payload.",
+            retained=False,
+            content_type=LINES,
+            payload={"$ref": reference.format(model=entries.NAME)},
+            headers=PROPERTIES,
+        ),
+        Topic(
+            path="up/state",
+            message="state",
+            summary="How the device is; the will says that it is gone.",
+            retained=True,
+            content_type=JSON,
+            payload=STATE,
+        ),
+        Topic(
+            path="up/checkpoint",
+            message="checkpoint",
+            summary="What the device has signed about its journal last.",
+            retained=True,
+            content_type=NOTE,
+            payload=CHECKPOINT,
+        ),
+    )
+
+
+_DOWN: Mapping[str, tuple[Kind, str, bool]] = {
+    "root": (Kind.ROOT, "Whose signatures count, and for what.", True),
+    "head": (Kind.HEAD, "What is current, for a day.", True),
+    "config": (Kind.CONFIG, "How the device is to be set up.", True),
+    "revocations": (Kind.REVOCATIONS, "What is taken away for ever.", True),
+    "bundle/{bundle}": (Kind.BUNDLE, "The pages of the roster, the grants or the manifest.", True),
+    "command": (Kind.COMMAND, "Something to be done once.", False),
+    "time": (Kind.TIME, "What time it is, to whoever asked.", False),
+}
+
+
+def _down(envelope: Json) -> tuple[Topic, ...]:
+    signed = tuple(
+        Topic(
+            path=f"down/{path}",
+            message=str(kind),
+            summary=summary,
+            retained=retained,
+            content_type=JOSE,
+            payload=envelope,
+            claims=kind,
+        )
+        for path, (kind, summary, retained) in _DOWN.items()
+    )
+    page = Topic(
+        path="down/page/{sha256}",
+        message="page",
+        summary="One sealed page of a bundle, named by its hash.",
+        retained=True,
+        content_type=SEALED,
+        payload=PAGE,
+    )
+    receipt = Topic(
+        path="down/receipt",
+        message="receipt",
+        summary="A checkpoint of the device with the fleet's signature added: all up to it is there.",
+        retained=False,
+        content_type=NOTE,
+        payload=CHECKPOINT,
+    )
+    return (*signed, page, receipt)
