@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="check a config file and name every mistake")
     check.add_argument("config", type=Path, nargs="?", default=CONFIG)
+    check.add_argument("--against", type=Path, metavar="FILE", help="say what it would change in this one")
     check.set_defaults(run=_check)
 
     devices = commands.add_parser("devices", help="list serial ports and what answers on them")
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
     from agent.audit.command import add_commands as add_journal
     from agent.cards_command import add_commands as add_cards
+    from agent.config_command import add_commands as add_config
     from agent.enrol_command import add_commands as add_enrol
     from agent.ferry_command import add_commands as add_ferry
     from agent.fleet.command import add_commands as add_fleet
@@ -102,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     from agent.roster_command import add_commands as add_roster
     from agent.schema_command import add_commands as add_schema
 
+    add_config(commands)
     add_enrol(commands)
     add_ferry(commands)
     add_identity(commands)
@@ -162,6 +165,10 @@ def _check(given: argparse.Namespace) -> int:
         there = unit.address.tcp is not None or unit.address.find() is not None
         note = "" if there else "  (not there now)"
         print(f"unit {unit.name}: {unit.kind} as {unit.role} on {unit.address.text}{note}")
+    if given.against:
+        from agent.explain import explain
+
+        print(explain(load(given.against), config).text)
     print(f"{given.config}: good; {len(config.units)} units")
     return 0
 

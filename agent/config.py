@@ -329,7 +329,7 @@ class Config:
         broker = self.file.broker
         mistakes: list[Mistake] = []
         password = _password(broker.password_file, mistakes) if broker.password_file else None
-        tls = None if broker.plain else _tls(self._tls_files(), mistakes)
+        tls = None if broker.plain else _tls(self.tls(), mistakes)
         if mistakes:
             raise BadConfig(self.origin, mistakes)
         return Server(
@@ -342,7 +342,7 @@ class Config:
             keepalive=broker.keepalive,
         )
 
-    def _tls_files(self) -> Tls:
+    def tls(self) -> Tls:
         """What the config says; where it says nothing, what enrolment put in place."""
         if self.file.broker.tls != Tls():
             return self.file.broker.tls
@@ -366,13 +366,22 @@ def load(path: Path) -> Config:
 
 def parse(text: str, origin: str = "config") -> Config:
     """Check the text of a config file. Raises BadConfig with every mistake that can be told."""
+    return check(tree_of(text, origin), origin)
+
+
+def tree_of(text: str, origin: str = "config") -> dict[str, Any]:
+    """The tables of a text, of which nothing is checked. Raises BadConfig for what is no TOML."""
     try:
-        tree = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError as error:
         raise BadConfig(origin, [Mistake("syntax", "TOML", "tables nested too deeply")]) from error
     except ValueError as error:
         # Not only TOMLDecodeError: a number of thousands of digits is refused by `int` itself.
         raise BadConfig(origin, [Mistake("syntax", "TOML", str(error))]) from error
+
+
+def check(tree: Mapping[str, Any], origin: str = "config") -> Config:
+    """The config in a tree of tables. Raises BadConfig with every mistake that can be told."""
     mistakes: list[Mistake] = []
     file = validate(File, tree, (), mistakes)
     tables = tree.get("unit", {})

@@ -177,6 +177,32 @@ def test_every_mistake_is_named_with_its_path_what_was_expected_and_what_was_fou
     ]
 
 
+def test_check_says_what_a_file_would_change_in_another(postern: Postern) -> None:
+    other = postern.folder / "other.toml"
+    other.write_text(postern.config.read_text() + "[journal]\nsize_mib = 64\n")
+    code, out, err = postern.run("check", other, "--against", postern.config)
+    assert (code, err) == (0, "")
+    assert "    journal.size_mib: 2048 -> 64" in out.splitlines()
+
+
+def test_explain_names_the_drivers_that_a_config_would_lock_out(postern: Postern) -> None:
+    postern.write(
+        '[unit.badge]\nkind = "em4100"\nport = "/dev/a"\n'
+        '[unit.keys]\nkind = "line"\nrole = "keypad"\nport = "/dev/b"\n'
+    )
+    other, roster = postern.folder / "other.toml", postern.folder / "roster.csv"
+    other.write_text(postern.config.read_text().replace('role = "keypad"', 'role = "parcel"'))
+    roster.write_text("kind,subject,secret\nbadge,drv-1,04a1b2c3d4\npin,drv-1,73919283\n")
+    code, out, err = postern.run("explain", postern.config, other, "--roster", roster, "--json")
+    assert (code, err) == (0, "")
+    effects = [(each["what"], each["subject"], each["grave"]) for each in json.loads(out)["effects"]]
+    assert effects == [
+        ("unit_reopened", "keys", False),
+        ("locked_out", "drv-1", True),
+        ("locked_out", "drv-1", True),
+    ]
+
+
 def test_a_password_file_that_is_not_there_is_told_by_check(postern: Postern) -> None:
     postern.write('password_file = "/nowhere/at/all"\n')
     told = "broker.password_file: expected a readable file, got No such file or directory"
