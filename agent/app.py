@@ -20,11 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import VERSION, control, emergency
 from agent.cargo import Label
+from agent.changeover import Changeover, Pace
 from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
 from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
 from agent.desk import CourierDesk, Desk
+from agent.documents import Document
 from agent.exchange import Exchange
 from agent.ferry import Ferry
 from agent.health import Notifier, feed_watchdog
@@ -45,6 +47,7 @@ from agent.receipts import ROLLED_BACK
 from agent.rescue import Rescue, examine, told, unfinished
 from agent.roster import Roster
 from agent.rows import Keys
+from agent.shelf import InForce, Shelf
 from agent.standing import Authority
 from agent.units import Unit
 from agent.upkeep import Upkeep
@@ -87,11 +90,22 @@ log = structlog.get_logger("agent")
 class App:
     """One agent: everything it is made of, and how it runs."""
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
-        """To be made on the loop that it will run on."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        *,
+        in_force: InForce | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """To be made on the loop that it will run on. `in_force` says why it is this config; without it, it
+        is that of the file at the device."""
         self.config = config
         self.clock = clock or SystemClock()
         self.notifier = Notifier()
+        self.restarting = False
+        """Whether `run` has ended for another to begin."""
+        here = in_force or InForce(config=config, base=config, course=Shelf(config.state).course())
         file = config.file
         self.position = Position(
             fresh=file.position.fresh,
@@ -112,7 +126,9 @@ class App:
             key=self.keystore.load("device").reveal(),
             on_trouble=self._journal_trouble,
         )
-        self.upkeep = Upkeep(self.journal, config.limits(), file.device.id, self.stamp)
+        # Nothing is dropped for a config that may not stay.
+        limits = (config if here.course.trial is None else here.base).limits()
+        self.upkeep = Upkeep(self.journal, limits, file.device.id, self.stamp)
         self.units = {spec.name: Unit(spec, self._deliver) for spec in config.units}
         self.uplink: Uplink | None = None
         self.rescue: Rescue | None = None
@@ -138,6 +154,7 @@ class App:
             device=file.device.id,
             house=self,
         )
+        self.changeover = Changeover(here, self.journal, self.units, house=self, pace=pace)
         self.liaison = Liaison(
             config.root,
             config.audience,
@@ -212,6 +229,7 @@ class App:
             report=self.report,
             fleet=self.config.fleet_keys,
             post=self.liaison.post,
+            config=self.changeover.report,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -219,7 +237,12 @@ class App:
         try:
             async with control.serve(
                 self.config.state / control.SOCKET,
-                {"status": self.status, "ferry": lambda _: self.ferry.look(), **self.vault.answers()},
+                {
+                    "status": self.status,
+                    "ferry": lambda _: self.ferry.look(),
+                    "config_revert": self.changeover.revert,
+                    **self.vault.answers(),
+                },
             ):
                 await self._run_tasks(self.uplink)
         except* JournalFailed as failed:
@@ -234,6 +257,11 @@ class App:
             raise self.journal.failed.result()
 
     def stop(self) -> None:
+        self._stop.set()
+
+    def restart(self) -> None:
+        """End in good order; whoever runs us starts anew, with the config that is then in force."""
+        self.restarting = True
         self._stop.set()
 
     async def visit(self, work: Callable[[Vault], Awaitable[T]]) -> T:
@@ -282,6 +310,7 @@ class App:
                 start(self._supervised("notary", self._sign), name="notary"),
                 start(self._supervised("look over", self._look_over), name="look over"),
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
+                start(self._supervised("config", self.changeover.run), name="config"),
             ]
             tasks.append(start(self._supervised("ferry", self.ferry.run), name="ferry"))
             tasks += [
@@ -304,7 +333,9 @@ class App:
                 tasks.append(start(feeding, name="watchdog"))
             self.notifier.send("READY=1", f"STATUS={len(self.units)} units, journal at {self.journal.last}")
             await self._stop.wait()
-            self.notifier.send("STOPPING=1")
+            if not self.restarting:
+                # Told that we stop, systemd would end whoever comes after us in this process.
+                self.notifier.send("STOPPING=1")
             for task in tasks:
                 task.cancel()
 
@@ -406,6 +437,22 @@ class App:
         self.decider.heed()
         self.announce()
 
+    def wish(self, document: Document[Any]) -> None:
+        self.changeover.wish(document)
+
+    def confirm_config(self, version: int, sha256: str) -> str:
+        return self.changeover.confirm(version, sha256)
+
+    def online(self) -> str | None:
+        """Why the broker is not there; None while it is."""
+        if self.uplink is None:
+            return "not connected yet"
+        return None if self.uplink.online else self.uplink.reason
+
+    def settled(self, config: Config) -> None:
+        """The config may stay: so may what it says of the journal."""
+        self.upkeep.limits = config.limits()
+
     def _undone(self, unit: str, done: ActionDone) -> bool:
         self.liaison.saw(unit, done)
         return self.decider.undone(unit, done)
@@ -497,6 +544,7 @@ class App:
             "session": duty.session and {"driver": duty.session.driver, "held": self.decider.desk.held},
             "knowledge": self._knowledge(),
             "fleet": self.liaison.report(),
+            "config": self.changeover.status(),
             "on_board": self.ferry.on_board(),
             **self.decider.desk.told(),
             **({"kiosk": self.kiosk.status()} if self.kiosk else {}),
@@ -529,6 +577,7 @@ class App:
             "epoch": self.journal.epoch,
             "key": self.journal.notary.verifier.text if self.journal.notary else None,
             "units": units,
+            "config": self.changeover.brief(),
             **self.vault.status(),
             **self.liaison.birth(),
         }

@@ -10,7 +10,6 @@ import asyncio
 import io
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,36 +123,9 @@ def config_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from agent.app import JOURNAL, App
-    from agent.config import load
-    from agent.keyfile import BadKeyFile
-    from agent.salvage import suspect
-    from agent.writer import JournalBusy, JournalDamaged, JournalFailed
+    from agent.run_command import run
 
-    config = load(given.config)
-    if given.kiosk:
-        config = config.with_kiosk()
-
-    async def run() -> None:
-        await App(config).run()
-
-    try:
-        try:
-            asyncio.run(run())
-        except JournalDamaged as damaged:
-            # Met while it was in use. Noted, so that opening it anew sets it aside: at once, and only once.
-            suspect(config.state / JOURNAL, str(damaged))
-            asyncio.run(run())
-    except JournalBusy as busy:
-        print(f"another agent holds the journal: {busy}", file=sys.stderr)
-        return EXIT_HELD
-    except JournalFailed as failed:
-        print(f"the journal failed: {failed}", file=sys.stderr)
-        return EXIT_JOURNAL
-    except (OSError, sqlite3.Error, BadKeyFile) as error:
-        print(f"cannot start on {config.state}: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
+    return run(given.config, kiosk=given.kiosk)
 
 
 def _check(given: argparse.Namespace) -> int:

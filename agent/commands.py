@@ -18,7 +18,7 @@ from agent import emergency
 from agent.admission import Audience, check_time
 from agent.budget import Budget, spent
 from agent.clock import NS, Moment
-from agent.documents import Body, Command, Document, Role, Root, Text
+from agent.documents import Body, Command, Digest, Document, Role, Root, Text, Version
 from agent.envelope import Reason, Refused, told
 from agent.receipts import ROLLED_BACK
 from agent.signed_time import Asked
@@ -71,6 +71,14 @@ class UnlockSubject(Body):
     subject: Text
 
 
+class ConfirmConfig(Body):
+    """The config on trial may stay."""
+
+    version: Version
+    sha256: Digest
+    """Of the envelope, as it was reported."""
+
+
 class OpenOneDoor(Body):
     unit: UnitName
     door: Annotated[int, Field(ge=1, le=9999)]
@@ -83,6 +91,7 @@ COMMANDS: Mapping[str, tuple[str, type[Body]]] = {
     "log_level": ("A", LogLevel),
     "session_end": ("A", Nothing),
     "unlock_subject": ("B", UnlockSubject),
+    "confirm_config": ("B", ConfirmConfig),
     "open_door": ("C", OpenOneDoor),
     "emergency_lock": ("E", Nothing),
     "emergency_release": ("E", Nothing),

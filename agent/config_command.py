@@ -1,10 +1,12 @@
-"""`postern explain`: what one config would change in another, before anything does.
+"""`postern explain` and `postern config`: what a config would change, and the way back to the file at hand.
 
-Exit codes: 0 told, 2 a mistake in one of the files.
+Exit codes: 0 done, 1 it could not be done, 2 a mistake in one of the files.
 """
 
 import argparse
+import asyncio
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     explain.add_argument("new", type=Path)
     explain_options(explain)
     explain.set_defaults(run=_explain)
+    config = commands.add_parser("config", help="the config in force at this device")
+    actions = config.add_subparsers(required=True, metavar="ACTION")
+    revert = actions.add_parser("revert", help="go back to the config file, from whatever the fleet has sent")
+    revert.add_argument("--config", type=Path, default=Path("/etc/postern/postern.toml"))
+    revert.set_defaults(run=_revert)
 
 
 def explain_options(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +50,37 @@ def people_of(roster: Path | None) -> Mapping[str, set[str]]:
         if "finger" in row.body:
             kinds.add("slot")
     return found
+
+
+def _revert(given: argparse.Namespace) -> int:
+    """The agent that runs does it and starts anew; where none does, the next will find it done."""
+    from agent import control
+    from agent.config import load
+
+    config = load(given.config)
+    try:
+        answer = asyncio.run(control.ask(config.state / control.SOCKET, "config_revert"))
+        version, failed = answer.get("reverted"), answer.get("error")
+    except (OSError, TimeoutError, ValueError):
+        version, failed = _revert_alone(config.state)
+    if failed is not None:
+        print(f"postern config: {failed}", file=sys.stderr)
+        return 1
+    print(f"config {version} is no longer in force: {given.config} is")
+    return 0
+
+
+def _revert_alone(state: Path) -> tuple[int | None, str | None]:
+    from agent.changeover import BY_HAND
+    from agent.shelf import Shelf
+
+    shelf = Shelf(state)
+    course = shelf.course()
+    edition = course.trial.edition if course.trial else course.confirmed
+    if edition is None:
+        return None, "the file at the device is in force already"
+    shelf.save(course.withdrawn([BY_HAND]))
+    return edition.version, None
 
 
 def _explain(given: argparse.Namespace) -> int:

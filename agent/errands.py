@@ -16,6 +16,7 @@ from agent.clock import Moment
 from agent.commands import (
     Admitted,
     Again,
+    ConfirmConfig,
     Locate,
     LogLevel,
     OpenOneDoor,
@@ -53,6 +54,10 @@ class Premises(Protocol):
 
     def dismiss_all(self, reason: str) -> None:
         """End whatever session there is."""
+        ...
+
+    def confirm_config(self, version: int, sha256: str) -> str:
+        """Keep the config on trial; the reason why not, or nothing."""
         ...
 
     def reinstate(self, subject: str) -> Mapping[str, Any]:
@@ -161,6 +166,12 @@ class Errands:
                 return Done(Outcome.SUCCEEDED, {}, {})
             case UnlockSubject(subject=subject), _:
                 return Done(Outcome.SUCCEEDED, {}, self._premises.reinstate(subject))
+            case ConfirmConfig(version=version, sha256=digest), _:
+                # The nonce proves that the word came over the connection that the new config made.
+                failed = "expected the nonce of this connection"
+                if admitted.command.nonce is not None:
+                    failed = self._premises.confirm_config(version, digest)
+                return Done(Outcome.FAILED if failed else Outcome.SUCCEEDED, {"detail": failed}, {})
             case _, "status":
                 return Done(Outcome.SUCCEEDED, {"status": self._premises.status()}, {})
             case _, "checkpoint":

@@ -27,13 +27,18 @@ class Herald:
         topic: str,
         birth: Callable[[], Mapping[str, Any]],
         acknowledged: Callable[[float], None],
+        config: Callable[[], Mapping[str, Any] | None],
     ) -> None:
-        """`acknowledged` is told after how many seconds the broker has answered."""
+        """`acknowledged` is told after how many seconds the broker has answered. `config` is what became of
+        the config that the fleet sent, if it sent one."""
         self._journal = journal
         self._topic = topic
         self._birth = birth
         self._acknowledged = acknowledged
+        self._config = config
         self._announce = True
+        self._reported: bytes | None = None
+        """What the broker has of the config."""
         self._shown: bytes | None = None
         """The checkpoint that the broker has."""
 
@@ -43,7 +48,7 @@ class Herald:
 
     def begin(self) -> None:
         """A new connection knows nothing yet."""
-        self._announce, self._shown = True, None
+        self._announce, self._shown, self._reported = True, None, None
 
     def announce(self) -> None:
         """The birth message has changed."""
@@ -54,10 +59,23 @@ class Herald:
         if self._announce and connection.room:
             self._announce = False
             self._publish(connection, "state", self._fitting(connection), JSON)
+            self._report(connection)
         note = self._journal.notary.note if self._journal.notary else None
         if note is not None and note != self._shown and connection.room:
             self._shown = note
             self._publish(connection, "checkpoint", note, NOTE)
+
+    def _report(self, connection: Connection) -> None:
+        """What became of a config, where that is new to the broker."""
+        config = self._config()
+        payload = None if config is None else compact(config)
+        if payload is None or payload == self._reported:
+            return
+        if not connection.room:
+            self._announce = True
+            return
+        self._reported = payload
+        self._publish(connection, "config", payload, JSON)
 
     def _fitting(self, connection: Connection) -> bytes:
         """The birth message, or as much of it as one packet holds."""

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from agent.admission import Audience
 from agent.bundle import Bundles
 from agent.clock import Clock, Correction, Moment, SystemClock
+from agent.documents import Document
 from agent.envelope import CAPS, Kind, Reason, Refused
 from agent.errands import Errands
 from agent.journal import Journal
@@ -51,6 +52,14 @@ class House(Protocol):
 
     def heed(self) -> None:
         """The fleet's word has changed."""
+        ...
+
+    def wish(self, document: Document[Any]) -> None:
+        """The fleet wishes another config."""
+        ...
+
+    def confirm_config(self, version: int, sha256: str) -> str:
+        """The fleet says that the config on trial may stay; why it will not, or nothing."""
         ...
 
     def status(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +159,9 @@ class Liaison:
 
     def dismiss_all(self, reason: str) -> None:
         self._house.dismiss(Dismissed(at=self._house.stamp()[0], reason=reason))
+
+    def confirm_config(self, version: int, sha256: str) -> str:
+        return self._house.confirm_config(version, sha256)
 
     def reinstate(self, subject: str) -> Mapping[str, Any]:
         return self._roster.reinstate(subject, self._journal.records)

@@ -15,7 +15,7 @@ import structlog
 
 from agent import emergency
 from agent.clock import NS, Correction, Moment, SystemClock, Trust
-from agent.documents import Bundle, Document, Head, Root
+from agent.documents import Bundle, Config, Document, Head, Root
 from agent.envelope import Kind, Reason, Refused
 from agent.errands import Errands
 from agent.journal import Journal
@@ -28,6 +28,7 @@ DOCUMENTS = {
     "root": Kind.ROOT,
     "revocations": Kind.REVOCATIONS,
     "head": Kind.HEAD,
+    "config": Kind.CONFIG,
     **dict.fromkeys(BUNDLES, Kind.BUNDLE),
 }
 """Topics of what is kept, in the order in which it is best taken."""
@@ -78,6 +79,10 @@ class House(Protocol):
         """The fleet's word has changed."""
         ...
 
+    def wish(self, document: Document[Any]) -> None:
+        """The fleet wishes another config."""
+        ...
+
 
 class Postbox:
     """Takes one message at a time."""
@@ -119,6 +124,8 @@ class Postbox:
                 await self._pages.forgotten(name.partition("/")[2])
             else:
                 await self._pages.accepted(document)
+        if (config := self.trusted.held.get("config")) is not None:
+            self._house.wish(config)
         self._know()
 
     def connected(self) -> None:
@@ -254,6 +261,8 @@ class Postbox:
         for document in accepted.effective:
             if isinstance(document.body, Bundle):
                 await self._fill(self._pages.accepted(document))
+            elif isinstance(document.body, Config):
+                self._house.wish(document)
         self._know()
 
     async def _fill(self, work: Awaitable[object]) -> None:

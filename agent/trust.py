@@ -231,9 +231,7 @@ class Trusted:
         return [
             name
             for name, pin in head.documents.items()
-            if name != "config"
-            and have.get(name) != pin
-            and not (name in later and name in have and have[name].ver > pin.ver)
+            if have.get(name) != pin and not (name in later and name in have and have[name].ver > pin.ver)
         ]
 
     def _settled(self) -> Self:

@@ -48,7 +48,8 @@ class Upkeep:
 
     def __init__(self, journal: Journal, limits: Limits, device: str, stamp: Stamp) -> None:
         self.level = Level.NORMAL
-        self._journal, self._limits, self._device, self._stamp = journal, limits, device, stamp
+        self.limits = limits
+        self._journal, self._device, self._stamp = journal, device, stamp
         self._pruned = dict.fromkeys(Lane, 0)
         """Tiles from which everything of the lane has gone."""
         self._dated = dict.fromkeys(Lane, 0)
@@ -130,13 +131,13 @@ class Upkeep:
 
     def _look(self) -> None:
         before, used = self.level, self._journal.used
-        self.level = judge(used, self._limits, before)
+        self.level = judge(used, self.limits, before)
         if self.level is before:
             return
         if self.level > before:
             self._thinned = 0
             self._wake.set()
-        drafts = crossing(before, self.level, used, self._limits, self._device)
+        drafts = crossing(before, self.level, used, self.limits, self._device)
         self._append(*drafts, records={LEVEL: int(self.level) or None})
         if before is Level.FULL:
             self._tell_refused()
@@ -202,7 +203,7 @@ class Upkeep:
         if lane is Lane.TELEMETRY and self.level >= Level.THIN:
             return True
         age = await self._age_s(lane, number)
-        return age is not None and age >= self._limits.keep_s(lane)
+        return age is not None and age >= self.limits.keep_s(lane)
 
     async def _age_s(self, lane: Lane, number: int) -> float | None:
         """How old the entries of a tile are at least.

@@ -91,10 +91,11 @@ class Uplink:
         report: Callable[[Draft], object],
         fleet: Collection[VerifierKey] = (),
         post: Post | None = None,
+        config: Callable[[], Mapping[str, Any] | None] = lambda: None,
         rng: random.Random | None = None,
     ) -> None:
         """`fleet` are the keys whose receipts are believed; without any, none are asked for. `post` opens
-        what else is signed."""
+        what else is signed; `config` is what is reported of the fleet's config."""
         self.journal = journal
         self.server = server
         self.topic = topic
@@ -108,7 +109,7 @@ class Uplink:
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
         self._downlink = Downlink(journal, topic, fleet, report, self._tell, post)
-        self._herald = Herald(journal, topic, birth, self._answered)
+        self._herald = Herald(journal, topic, birth, self._answered, config)
         self._leftovers = Leftovers(journal, f"{topic}/up/entries", self._wake.set)
         self._feed = Feed(journal, self.cursors)
         self._backlog = Backlog(journal, self.cursors)

@@ -29,6 +29,7 @@ ARGS: dict[str, dict[str, Any]] = {
     "locate": {"unit": "scanner"},
     "log_level": {"level": "debug"},
     "unlock_subject": {"subject": "drv-7"},
+    "confirm_config": {"version": 7, "sha256": "0" * 64},
     "open_door": {"unit": "doors", "door": 7},
 }
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from agent.bundle import Bundles
 from agent.clock import BUILT_UTC_NS, NS, Correction, Moment, SystemClock, Trust
 from agent.commands import unsettled
+from agent.documents import Document
 from agent.envelope import Kind
 from agent.errands import Errands
 from agent.fleet.sealing import Epoch, Recipient, RowOf, seal_all
@@ -77,6 +78,10 @@ class Premises:
     def dismiss_all(self, reason: str) -> None:
         self.asked.append(reason)
 
+    def confirm_config(self, version: int, sha256: str) -> str:
+        self.asked.append((version, sha256))
+        return "" if version == 7 else "another_config"
+
     def reinstate(self, subject: str) -> Mapping[str, Any]:
         return {f"subject/{subject}": None}
 
@@ -89,6 +94,8 @@ class Device:
         self.board, self.premises = Board(), Premises()
         self.corrections: list[Correction] = []
         self.heeded = 0
+        self.wished: list[int] = []
+        """Versions of the configs that were to be looked at."""
         self._folder = folder
 
     async def start(self) -> None:
@@ -118,6 +125,9 @@ class Device:
 
     def heed(self) -> None:
         self.heeded += 1
+
+    def wish(self, document: Document[Any]) -> None:
+        self.wished.append(document.ver)
 
     def report(self, draft: Draft) -> asyncio.Future[None]:
         return self.journal.append([draft], *self.stamp())

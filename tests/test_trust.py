@@ -222,10 +222,10 @@ def test_what_was_staged_for_a_head_that_the_next_does_not_name_never_comes_into
     assert (names(accepted), accepted.trusted.held) == (["head"], {})
 
 
-def test_a_config_is_held_and_nothing_waits_for_it(fleet: Authority) -> None:
+def test_a_head_waits_for_its_config_as_for_everything_else(fleet: Authority) -> None:
     config = fleet.made(Kind.CONFIG, {"anything": 1}, 1)
     trusted = after(fleet.trusted(), (Kind.HEAD, fleet.head(1, {"config": config})))
-    assert trusted.complete
+    assert not trusted.complete
     assert names(trusted.take(Kind.CONFIG, config, NOW)) == ["config"]
 
 
