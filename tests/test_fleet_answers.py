@@ -12,12 +12,14 @@ from agent.admission import Audience
 from agent.clock import NS
 from agent.documents import Role
 from agent.envelope import Kind
+from agent.fleet import wishes
 from agent.fleet.answers import Answers
 from agent.fleet.collect import Collector
 from agent.fleet.keyring import Keyring, KeyringError
+from agent.fleet.signing import Desk
 from agent.trust import Trusted
 from tests.brokers import BROKERS, AnyBroker, broker_of, connected, running, server
-from tests.fleets import DEVICE, TENANT, ceremony, replaced
+from tests.fleets import DEVICE, TENANT, ceremony, enrolled, replaced
 from tests.moments import moment
 
 NONCE = "A" * 22
@@ -100,3 +102,56 @@ async def test_a_birth_is_answered_on_the_way_down(broker: AnyBroker, keyring: K
             came.append((message.topic.rpartition("/")[2], message.payload))
     assert came[:2] == [("root", raw) for raw in keyring.roots()[1:]]
     assert came[2][0] == "time"
+
+
+# -- a config on trial ----------------------------------------------------------------------------
+
+
+def on_trial(keyring: Keyring, **changes: Any) -> dict[str, Any]:
+    """The birth of a device that tries the config it was sent, and is well."""
+    enrolled(keyring)
+    body = wishes.body("[broker]\n", timeout_s=600, units=None, min_agent="0", dry_run=False)
+    with keyring.locked():
+        document = Desk(keyring, keyring.root_at).config(DEVICE, body)
+    told = {"version": document.ver, "sha256": document.sha256, "state": "trial", "ready": True, **changes}
+    return {"time_nonce": NONCE, "config": told}
+
+
+def words(answers: Answers, birth: dict[str, Any]) -> list[bytes]:
+    return [raw for name, raw in answers(DEVICE, birth) if name == "command"]
+
+
+def test_a_device_that_is_well_with_what_it_was_sent_is_told_to_keep_it(keyring: Keyring) -> None:
+    birth, answers = on_trial(keyring), Answers(keyring.folder)
+    (raw,) = words(answers, birth)
+    command = Trusted.pin(keyring.document.raw, VAN).open(Kind.COMMAND, raw).body
+    config = birth["config"]
+    assert (command.rank, command.name, command.nonce) == ("B", "confirm_config", NONCE)
+    assert command.args == {"version": config["version"], "sha256": config["sha256"]}
+    assert not words(answers, birth)
+    (again,) = words(answers, {**birth, "time_nonce": "B" * 21 + "A"})
+    assert again != raw
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"sha256": "0" * 64},
+        {"ready": False},
+        {"ready": 1},
+        {"state": "reverted"},
+        {"version": "1"},
+    ],
+)
+def test_a_device_that_tries_anything_else_or_is_not_well_is_told_nothing(
+    keyring: Keyring, changes: dict[str, Any]
+) -> None:
+    assert not words(Answers(keyring.folder), on_trial(keyring, **changes))
+
+
+@pytest.mark.parametrize(
+    "config", [None, [], "trial", 7, {}, {"state": "trial"}, {"state": "trial", "ready": True}]
+)
+def test_what_a_device_says_of_its_config_may_be_anything(keyring: Keyring, config: object) -> None:
+    assert not words(Answers(keyring.folder), {"time_nonce": NONCE, "config": config})

@@ -1,4 +1,6 @@
-"""What a device is told at its birth, by whoever has the keys at hand: the time, and roots it has missed."""
+"""What a device is told at its birth, by whoever has the keys at hand: the time, roots it has missed, and
+that the config on trial may stay.
+"""
 
 import re
 import time
@@ -11,6 +13,7 @@ import structlog
 from agent.documents import Role
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.signing import Desk
+from agent.fleet.wishes import word
 
 Answer = tuple[str, bytes]
 """A name below `down/`, and what to say there."""
@@ -26,16 +29,31 @@ class Answers:
     def __init__(self, folder: Path) -> None:
         """Raises KeyringError for a folder that has no key to tell the time with."""
         self._folder = folder
+        self._confirmed: dict[str, object] = {}
+        """Nonces of the connections over which the last word was given, by device."""
         Keyring(folder).signers(Role.TIME)
 
     def __call__(self, device: str, birth: Mapping[str, Any]) -> list[Answer]:
         """What a device says of itself is not believed: it gets what anybody may have."""
         try:
             keyring = Keyring(self._folder)
-            return [*_roots(keyring, birth), *_time(keyring, device, birth)]
+            return [
+                *_roots(keyring, birth),
+                *_time(keyring, device, birth),
+                *self._config(keyring, device, birth),
+            ]
         except KeyringError as error:
             log.warning("no answer", device=device, reason=str(error))
             return []
+
+    def _config(self, keyring: Keyring, device: str, birth: Mapping[str, Any]) -> list[Answer]:
+        """Once for a connection."""
+        nonce = birth.get("time_nonce")
+        raw = None if self._confirmed.get(device) == nonce else word(keyring, device, birth)
+        if raw is None:
+            return []
+        self._confirmed[device] = nonce
+        return [("command", raw)]
 
 
 def _roots(keyring: Keyring, birth: Mapping[str, Any]) -> list[Answer]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.fleet import (
     books,
     broker,
+    config_command,
     ferry_command,
     grant_command,
     keys_command,
@@ -76,6 +77,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     books.add_actions(actions)
     keys_command.add_actions(actions)
     push_command.add_actions(actions)
+    config_command.add_actions(actions)
     grant_command.add_actions(actions)
     order_command.add_actions(actions)
     ferry_command.add_actions(actions)

@@ -43,6 +43,14 @@ class Issued:
     def keep(self, device: str, name: str, raw: bytes) -> None:
         keyfile.write(self._path(device, name), raw)
 
+    def keep_wish(self, device: str, text: str) -> None:
+        keyfile.write(self._folder / device / "wish.toml", text.encode())
+
+    def wish(self, device: str) -> str | None:
+        """The last config that was more than a question."""
+        path = self._folder / device / "wish.toml"
+        return path.read_text() if path.exists() else None
+
     def sequence(self, device: str, kid: str) -> int:
         """The next sequence of a key that commands this device; from now on it is taken."""
         path = self._folder / device / f"{kid}.seq"

@@ -11,16 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.fleet import online
+from agent.fleet import config_command, online
 
 if TYPE_CHECKING:
     from agent.fleet.keyring import Keyring
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    push = actions.add_parser("push", help="say what a bundle is to hold from now on")
-    push.add_argument("bundle", choices=("roster", "grants", "manifest"))
-    push.add_argument("file", type=Path, help="CSV with a header, or JSON: all rows, not only the new ones")
+    push = actions.add_parser("push", help="say what a bundle is to hold, or which config to try")
+    push.add_argument("bundle", choices=("roster", "grants", "manifest", "config"))
+    push.add_argument(
+        "file",
+        type=Path,
+        help="CSV with a header, or JSON: all rows, not only the new ones; TOML of a config",
+    )
+    config_command.add_options(push)
     push.add_argument("--scope", default="all", help="whom the rows are for, for people to read")
     head = actions.add_parser("head", help="tell devices what is current, for a day")
     head.add_argument("--every", type=online.seconds, help="again and again, in seconds, until interrupted")
@@ -39,7 +44,9 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 # -- push -----------------------------------------------------------------------------------------
 
 
-async def _push(given: argparse.Namespace) -> None:
+async def _push(given: argparse.Namespace) -> int | None:
+    if given.bundle == "config":
+        return await config_command.push(given)
     from agent.fleet import row_files
     from agent.fleet.keyring import Keyring
     from agent.fleet.signing import Desk, chosen
@@ -63,6 +70,7 @@ async def _push(given: argparse.Namespace) -> None:
             "new": new,
         }
         await _reconcile(given, device, outgoing, facts)
+    return None
 
 
 async def _reconcile(

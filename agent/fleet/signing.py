@@ -29,9 +29,9 @@ RENEW_S = 30 * DAY
 """A document that has less left than this is signed anew."""
 TIME_S = 300
 BUNDLES = ("roster", "grants", "manifest")
-KEPT = ("revocations", *(f"bundle/{kind}" for kind in BUNDLES))
+KEPT = ("config", "revocations", *(f"bundle/{kind}" for kind in BUNDLES))
 """What a head names beside the root."""
-ROLES = {"revocations": Role.REVOCATIONS, "bundle": Role.BUNDLE, "head": Role.HEAD}
+ROLES = {"config": Role.CONFIG, "revocations": Role.REVOCATIONS, "bundle": Role.BUNDLE, "head": Role.HEAD}
 REVOKED = ("subjects", "credentials", "keys", "grants")
 
 
@@ -81,6 +81,12 @@ class Desk:
         self.issued.keep_laid(device, laid)
         body = laid.body(scope, self._now if as_of is None else as_of)
         return self._issue(device, f"bundle/{kind}", body, aud=to.address)
+
+    def config(self, device: str, body: Mapping[str, Any]) -> Document[Any]:
+        """The config that the device is to try, in force once it has been confirmed to it."""
+        if not body["dry_run"]:
+            self.issued.keep_wish(device, "\n".join(body["toml"]))
+        return self._issue(device, "config", body, aud=f"{self.keyring.tenant}/{device}")
 
     def revoke(self, **more: Iterable[str]) -> Document[Any]:
         """Take away for ever: subjects, credentials, keys, grants. It adds to what was revoked before."""
