@@ -9,6 +9,7 @@ const ANSWER_MS = 10_000; // Whatever was typed is answered, or shown as before.
 const LETTERS = ["1234567890", "ABCDEFGHIJ", "KLMNOPQRST", "UVWXYZ"];
 const DIGITS = ["123", "456", "789", "0"];
 const CODE = 10, PIN = 32;
+const WAVED = ["thanks", "left", "empty"]; // What a touch anywhere, or Enter, makes room for the next person.
 
 const $ = (id) => document.getElementById(id);
 let shown = null; // What the agent said last.
@@ -123,6 +124,8 @@ function drawKeys(now) {
     $("pad").dataset.layout = layout;
     $("pad").replaceChildren(...(layout ? keyRows(pin) : []));
   }
+  offer("leave", typed !== null && pin ? [button(words().back, "key wide", leave)] : []);
+  $("keys").className = pin ? "keys pin" : "keys";
   $("typed").replaceChildren(...(typed === null ? [] : pin ? dots() : places()));
   $("typed").setAttribute("aria-label", pin ? String((typed || "").length) : (typed || "").split("").join(" "));
 }
@@ -132,8 +135,7 @@ function keyRows(pin) {
   const last = rows[rows.length - 1];
   last[pin ? "unshift" : "push"](button(words().erase, "key wide", erase));
   last.push(button(words().ok, "key main", send));
-  const back = button(words().back, "key wide", () => { typed = null; draw(); });
-  if (pin) rows.push([back]); else last.unshift(back);
+  if (!pin) last.unshift(button(words().back, "key wide", leave));
   return rows.map((keys) => {
     const row = document.createElement("div");
     row.append(...keys);
@@ -166,6 +168,11 @@ function type(key) {
 
 function erase() {
   typed = typed.slice(0, -1);
+  draw();
+}
+
+function leave() {
+  typed = null;
   draw();
 }
 
@@ -234,16 +241,18 @@ document.addEventListener("keydown", (event) => {
   touched();
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   const now = face();
+  if (WAVED.includes(now) && event.key === "Enter" && event.target === document.body) skip();
   if (!TYPES.includes(now) || (now === "identify" && shown.second)) return;
   const allowed = now === "identify" ? /^[0-9]$/ : /^[0-9A-Za-z]$/;
   if (allowed.test(event.key)) {
     if (typed === null) typed = "";
     type(event.key.toUpperCase());
   } else if (event.key === "Backspace" && typed) erase();
-  else if (event.key === "Escape" && typed !== null) { typed = null; draw(); }
+  else if (event.key === "Escape") leave();
   else if (event.key === "Enter" && typed && event.target === document.body) send();
 });
 document.addEventListener("pointerdown", touched);
+document.querySelector("main").addEventListener("click", () => { if (WAVED.includes(face())) skip(); });
 document.addEventListener("contextmenu", (event) => event.preventDefault());
 
 for (const [lang, is] of Object.entries(WORDS)) {
