@@ -113,22 +113,14 @@ class LockerSite(Site):
         self.keypad = self.plug(LineScanner(self.dev / "keypad"))
         self.bus = self.plug(Cu16Bus(self.dev / "bus", {0: 6}))
         await self.listen(self.gun.obeyed)
-        self._add("badge", BADGE)
-        self._add("pin", PIN)
+        self.add(COURIER, "badge", BADGE)
+        self.add(COURIER, "pin", PIN)
         return self
 
-    def _add(self, kind: str, secret: str) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "agent",
-            "roster",
-            "add",
-            COURIER,
-            kind,
-            "--config",
-            str(self.config),
-        ]
+    def add(self, subject: str, kind: str, secret: str, role: str = "driver") -> None:
+        """Enter somebody's credential, as an operator would."""
+        words = ("roster", "add", subject, kind, "--role", role, "--config", str(self.config))
+        command = [sys.executable, "-m", "agent", *words]
         subprocess.run(command, input=secret.encode(), check=True, capture_output=True)
 
     def door(self, name: str) -> Door:
