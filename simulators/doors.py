@@ -5,7 +5,8 @@ back until the door is slammed. Everything a board can tell about a door is here
 tell, and which way round, is the board's.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -21,14 +22,19 @@ class Door:
     """The solenoid is fed."""
     stuck: bool = False
     """The hook does not come back, whatever the solenoid does."""
-    pulses: int = 0
-    """How often the solenoid was fed, with effect or without."""
+    fed: list[float] = field(default_factory=list)
+    """When the solenoid began to be fed, with effect or without: seconds of the monotonic clock."""
+
+    @property
+    def pulses(self) -> int:
+        """How often the solenoid was fed."""
+        return len(self.fed)
 
     # -- the board --------------------------------------------------------------------------------
 
     def energise(self) -> None:
         if not self.energised:
-            self.pulses += 1
+            self.fed.append(time.monotonic())
         self.energised = True
         if not self.stuck:
             self.hooked = False

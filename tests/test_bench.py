@@ -16,6 +16,7 @@ TINY = dataclasses.replace(
     QUICK,
     scans=3,
     slow_scans=2,
+    codes=3,
     burst=200,
     lone=1,
     lone_wait=0.3,

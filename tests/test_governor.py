@@ -2,10 +2,13 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 from agent.clock import NS
+from agent.locker.compartments import Wall
+from agent.locker.events import BoardLost, PulseEnded
 from agent.locker.governor import Bounds, Governor
-from tests.locker_hall import Hall
+from tests.locker_hall import Hall, wall
 from tests.moments import moment
 
 BOUNDS = Bounds(gap=0.3, window=60.0, on_time=2.4)
@@ -91,3 +94,57 @@ def test_after_a_reboot_what_was_pulsed_counts_as_if_it_had_just_been() -> None:
 def test_what_has_cooled_down_is_not_remembered() -> None:
     assert hot().dump(moment(164), BOUNDS)["coils"] == {"a": [[moment(106).mono_ns, NS // 2]]}
     assert hot().dump(moment(200), BOUNDS)["coils"] == {}
+
+
+def test_an_order_that_waited_for_the_line_counts_from_when_the_board_told_of_it() -> None:
+    ordered = Governor.started(moment(0)).pulsed("main", "a", 0.5, moment(100), BOUNDS)
+    fed = ordered.fed("main", "a", 0.5, moment(104), BOUNDS)
+    assert fed.not_before_ns("main", "b", 0.5, BOUNDS) == moment(104.8).mono_ns
+    assert fed.dump(moment(104), BOUNDS)["coils"] == {"a": [[moment(104).mono_ns, NS // 2]]}
+
+
+def test_a_line_carries_one_pulse_at_a_time_whatever_its_supplies() -> None:
+    each = [replace(compartment, supply=name) for name, compartment in wall().compartments.items()]
+    rules = replace(Hall().rules, wall=Wall(compartments={one.name: one for one in each}))
+    hall = Hall(rules)
+    for label in ("p1", "p2"):
+        hall.deposit(label)
+        hall.wait(60)
+    hall.pulses.clear()
+    hall.answering = False
+    hall.show("g1", parcel="p1")
+    hall.show("g2", parcel="p2")
+    hall.wait(1)
+    assert [door for door, _ in hall.pulses] == [1]
+    hall.take(PulseEnded(at=hall.now, compartment="a1", ok=True, unknown=False, reason=""))
+    assert [door for door, _ in hall.pulses] == [1, 2]
+
+
+def test_a_pulse_nobody_knows_of_frees_its_line_at_once() -> None:
+    hall = Hall()
+    for label in ("p1", "p2"):
+        hall.deposit(label)
+        hall.wait(60)
+    hall.pulses.clear()
+    hall.answering = False
+    hall.show("g1", parcel="p1")
+    hall.show("g2", parcel="p2")
+    hall.take(PulseEnded(at=hall.now, compartment="a1", ok=False, unknown=True, reason="no answer"))
+    hall.wait(2)
+    assert [door for door, _ in hall.pulses] == [1, 2]
+    hall.wait(10)
+    assert hall.state.status("a1").quarantine == "outcome_unknown"
+
+
+def test_a_board_that_is_away_with_its_answer_keeps_no_other_board_waiting() -> None:
+    hall = Hall()
+    for label in ("p1", "p2"):
+        hall.deposit(label)
+        hall.wait(60)
+    hall.answering = False
+    hall.show("g1", parcel="p1")
+    hall.take(BoardLost(at=hall.now, compartments=("a1",), reason="board_silent"))
+    hall.pulses.clear()
+    hall.show("g2", parcel="p2")
+    hall.wait(2)
+    assert [door for door, _ in hall.pulses] == [2]

@@ -17,8 +17,19 @@ from agent.workflow import Draft, Order
 from agent.writer import JournalFailed
 from drivers import driver_for
 from drivers.port import Address
-from drivers.readings import CompareFinger, DeviceLost, DeviceReady, Reading, Signal, Tone, Trigger
+from drivers.readings import (
+    ActionDone,
+    CompareFinger,
+    DeviceLost,
+    DeviceReady,
+    OpenDoor,
+    Reading,
+    Signal,
+    Tone,
+    Trigger,
+)
 from simulators.line import LineScanner
+from tests.moments import moment
 from tests.test_writer import Gate
 
 GOOD, BAD, ASK = (Order("gun", Signal(tone=tone)) for tone in Tone)
@@ -168,6 +179,47 @@ async def test_an_answer_whose_commit_is_slow_leaves_at_a_later_point(stage: Sta
 def wait_until(clock: SystemClock, mono_ns: int) -> None:
     while clock.now().mono_ns < mono_ns:
         pass
+
+
+async def test_answers_that_stood_behind_others_leave_with_them(stage: Stage) -> None:
+    """A thousand wrong codes shall not keep the right one waiting for a thousand points of the grid."""
+    work, now = stage.performer(), stage.clock.now()
+    for step in range(20):
+        work.later(None, (GOOD,), Moment(now.boot, now.mono_ns - step * NS // 1000, now.utc_ns))
+    await asyncio.to_thread(wait_until, stage.clock, now.mono_ns + 2 * GRID_NS)
+    async with running(work.run()):
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert work._waiting.empty()
+        await stage.sounded(20)
+
+
+class Played:
+    def __init__(self, at: Moment) -> None:
+        self.at = at
+
+    def now(self) -> Moment:
+        return self.at
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(4.0, "unknown_unit"), (6.0, "expired")])
+async def test_a_pulse_whose_commit_took_too_long_is_not_given(
+    stage: Stage, seconds: float, reason: str
+) -> None:
+    undone: asyncio.Queue[ActionDone] = asyncio.Queue()
+    clock = Played(moment(0))
+
+    def heard(_unit: str, done: ActionDone) -> bool:
+        undone.put_nowait(done)
+        return True
+
+    work = Performer(stage.units, None, clock, stage.reports.append, heard)
+    work.later(None, (Order("doors", OpenDoor(door=3)),), None)
+    clock.at = moment(seconds)
+    async with running(work.run()):
+        async with asyncio.timeout(10):
+            done = await undone.get()
+    assert (done.ok, done.unknown, done.reason) == (False, False, reason)
 
 
 async def test_too_many_decisions_without_a_commit_make_the_decider_wait(

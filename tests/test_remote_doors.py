@@ -36,6 +36,11 @@ attended = false
 kind = "cu16"
 port = "{dev}/doors"
 """
+COMPARTMENTS = "".join(
+    f'\n[locker.compartment.a{door}]\nunit = "doors"\ndoor = {door}\n' for door in range(1, 17)
+)
+anywhere = pytest.mark.parametrize("more", ["", COMPARTMENTS], ids=["doors", "locker"])
+"""On a bare wall of doors, and where a locker's workflow minds each of them."""
 WRONG = 10_000
 DOOR = {"unit": "doors", "door": 7}
 
@@ -45,8 +50,8 @@ pytestmark = pytest.mark.broker
 class Locker:
     """A site with sixteen doors, and an operator who knows the time."""
 
-    def __init__(self, site: Site, bus: Cu16Bus, operator: Operator) -> None:
-        self.site, self.bus, self.operator = site, bus, operator
+    def __init__(self, site: Site, bus: Cu16Bus, operator: Operator, minded: bool) -> None:
+        self.site, self.bus, self.operator, self.minded = site, bus, operator, minded
         self.seq = 0
 
     @property
@@ -55,9 +60,14 @@ class Locker:
 
     async def start(self) -> None:
         """Until the doors are read and the clock has been set by the fleet."""
+        served = len(self.site.of("locker.in_service"))
         await self.site.start_agent()
         await self.site.ready("doors")
         await self.site.until(self.knows_time, "the time of the fleet")
+        if self.minded:
+            await self.site.until(
+                lambda: len(self.site.of("locker.in_service")) > served, "the doors in service"
+            )
 
     def knows_time(self) -> bool:
         return any(each["trust"] == "fleet" for each in self.site.logged("clock corrected"))
@@ -75,17 +85,20 @@ class Locker:
 
 
 @contextlib.asynccontextmanager
-async def locker_at(folder: Path) -> AsyncIterator[Locker]:
+async def locker_at(folder: Path, more: str = "") -> AsyncIterator[Locker]:
     fleet = Authority()
     (folder / "root.jws").write_bytes(fleet.root())
-    async with Site(folder, config=LOCKER, device="locker-17") as site:
+    async with Site(folder, config=LOCKER + more, device="locker-17") as site:
         bus = site.plug(Cu16Bus(site.dev / "doors", {0: 16}))
         async with operating(site.broker.port, fleet, "locker-17") as operator:
-            yield Locker(site, bus, operator)
+            yield Locker(site, bus, operator, minded=bool(more))
 
 
-async def test_a_door_is_opened_from_afar_once_and_its_outcome_is_the_answer(tmp_path: Path) -> None:
-    async with locker_at(tmp_path) as locker:
+@anywhere
+async def test_a_door_is_opened_from_afar_once_and_its_outcome_is_the_answer(
+    tmp_path: Path, more: str
+) -> None:
+    async with locker_at(tmp_path, more) as locker:
         await locker.start()
         raw = locker.open_door()
         await locker.operator.tell("command", raw)
@@ -101,10 +114,11 @@ async def test_a_door_is_opened_from_afar_once_and_its_outcome_is_the_answer(tmp
         assert locker.pulses == 1
 
 
+@anywhere
 @pytest.mark.timeout(180)
-async def test_whatever_a_broker_without_keys_sends_opens_nothing(tmp_path: Path) -> None:
+async def test_whatever_a_broker_without_keys_sends_opens_nothing(tmp_path: Path, more: str) -> None:
     """Forged, expired, replayed, of another device, of another role, and noise."""
-    async with locker_at(tmp_path) as locker:
+    async with locker_at(tmp_path, more) as locker:
         await locker.start()
         right = locker.open_door()
         await locker.operator.tell("command", right)
@@ -144,9 +158,10 @@ async def test_whatever_a_broker_without_keys_sends_opens_nothing(tmp_path: Path
         assert len(refused) < 60, "a flood is counted, not copied"
 
 
-async def test_of_fifty_right_commands_the_first_three_open(tmp_path: Path) -> None:
+@anywhere
+async def test_of_fifty_right_commands_the_first_three_open(tmp_path: Path, more: str) -> None:
     """A thief with the command key."""
-    async with locker_at(tmp_path) as locker:
+    async with locker_at(tmp_path, more) as locker:
         await locker.start()
         doors = [{"unit": "doors", "door": number % 16 + 1} for number in range(50)]
         for door in doors:
@@ -163,10 +178,15 @@ async def test_of_fifty_right_commands_the_first_three_open(tmp_path: Path) -> N
         await locker.operator.tell("command", locker.open_door())
         await locker.site.until(lambda: locker.site.of("fleet.command_refused")[2:], "the refusal again")
         assert locker.pulses == 3
+        if locker.minded:
+            assert len(locker.site.of("locker.opening_intended")) == 3
 
 
-async def test_what_was_begun_when_the_power_failed_is_reported_and_not_begun_again(tmp_path: Path) -> None:
-    async with locker_at(tmp_path) as locker:
+@anywhere
+async def test_what_was_begun_when_the_power_failed_is_reported_and_not_begun_again(
+    tmp_path: Path, more: str
+) -> None:
+    async with locker_at(tmp_path, more) as locker:
         await locker.start()
         locker.bus.boards[0].mute = True  # the board hears and pulses, and its answer never comes
         raw = locker.open_door()
@@ -184,8 +204,9 @@ async def test_what_was_begun_when_the_power_failed_is_reported_and_not_begun_ag
         assert locker.pulses == pulsed <= 1
 
 
-async def test_the_emergency_lock_keeps_doors_shut_until_it_is_released(tmp_path: Path) -> None:
-    async with locker_at(tmp_path) as locker:
+@anywhere
+async def test_the_emergency_lock_keeps_doors_shut_until_it_is_released(tmp_path: Path, more: str) -> None:
+    async with locker_at(tmp_path, more) as locker:
         await locker.start()
         emergency = locker.operator.fleet.signers["emergency"]
         words = {"class": "E", "by": emergency}

@@ -95,6 +95,8 @@ class Opening:
     occupied_before: bool | None = None
     held_told: bool = False
     """The alarm about a door held open, or not latched, has been given."""
+    doubted: bool = False
+    """The board has no more to say of the pulse than that nobody knows: its line is free again."""
 
     @classmethod
     def intended(cls, door: Door, at: Moment) -> Self:
@@ -111,6 +113,7 @@ class Opening:
             "since_ns": self.since_ns,
             "occupied_before": self.occupied_before,
             "held_told": self.held_told,
+            "doubted": self.doubted,
         }
 
     @classmethod

@@ -82,6 +82,14 @@ class Governor:
         free_ns = at.mono_ns + on_ns + int(bounds.gap * NS)
         return replace(self, free_ns={**self.free_ns, supply: free_ns}, pulses={**self.pulses, coil: mine})
 
+    def fed(self, supply: str, coil: str, on: float, at: Moment, bounds: Bounds) -> Self:
+        """The board has told of the pulse that was ordered last: it began no later than now.
+
+        An order may have waited for the line. Supply and coil rest from what is certain.
+        """
+        before = {**self.pulses, coil: self.pulses.get(coil, ())[:-1]}
+        return replace(self, pulses=before).pulsed(supply, coil, on, at, bounds)
+
     def _cool_ns(self, coil: str, on_ns: int, bounds: Bounds) -> int:
         """When enough of the coil's earlier pulses have left the window."""
         pulses = self.pulses.get(coil, ())

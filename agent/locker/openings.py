@@ -51,7 +51,9 @@ def pulse_what_may(turn: Turn) -> None:
         late = turn.since(since_ns) >= turn.rules.patience
         if late or turn.known.locked_down or name in turn.state.out:
             _end(turn, name, job, End.NOT_PULSED)
-        elif _pulse_ns(turn.state, name, turn.rules) <= turn.at.mono_ns:
+        elif not _occupied(turn.state, name, turn.rules) and (
+            _pulse_ns(turn.state, name, turn.rules) <= turn.at.mono_ns
+        ):
             _order(turn, name, job)
 
 
@@ -65,6 +67,16 @@ def _order(turn: Turn, name: str, job: Job) -> None:
     ordered = replace(job, opening=job.opening.to(Phase.ORDERED, at))
     turn.put(name, replace(turn.state.status(name), job=ordered))
     turn.orders.append(Order(compartment.unit, OpenDoor(door=compartment.door)))
+
+
+def _occupied(state: Locker, name: str, rules: Rules) -> bool:
+    """Whether a pulse is on its way on the same line: a lock board's unit takes them one at a time."""
+    unit, compartments = rules.wall.compartments[name].unit, rules.wall.compartments
+    return any(
+        job.opening.phase is Phase.ORDERED and not job.opening.doubted
+        for other, status in state.statuses.items()
+        if (job := status.job) is not None and compartments[other].unit == unit and other not in state.out
+    )
 
 
 def _pulse_ns(state: Locker, name: str, rules: Rules) -> int:
@@ -82,12 +94,23 @@ def pulsed(turn: Turn, name: str, *, ok: bool, unknown: bool, reason: str) -> No
     job = turn.state.status(name).job
     word = "pulsed" if ok else "pulse_unknown" if unknown else "not_pulsed"
     turn.say(f"door.{word}", name, reason=reason)
+    if ok or unknown:
+        _fed(turn, name)
     if job is None or job.opening.phase is not Phase.ORDERED:
         return
     if not ok and not unknown:
         _end(turn, name, job, End.NOT_PULSED)
     elif ok:
         _put_job(turn, name, replace(job, opening=job.opening.to(Phase.PULSED, turn.at)))
+    else:
+        _put_job(turn, name, replace(job, opening=replace(job.opening, doubted=True)))
+
+
+def _fed(turn: Turn, name: str) -> None:
+    compartment, governor = turn.compartment(name), turn.state.governor or Governor.started(turn.at)
+    governor = governor.fed(compartment.supply, name, compartment.pulse, turn.at, turn.rules.bounds)
+    turn.become(governor=governor)
+    turn.notes[PULSES] = governor.dump(turn.at, turn.rules.bounds)
 
 
 def seen(turn: Turn, name: str, door: Door, *, first: bool) -> None:
@@ -142,8 +165,9 @@ def wake_ns(state: Locker, rules: Rules) -> list[int]:
             continue
         opening = status.job.opening
         if opening.phase is Phase.INTENDED:
-            limit_ns = opening.since_ns + int(rules.patience * NS)
-            due.append(min(limit_ns, _pulse_ns(state, name, rules)))
+            due.append(opening.since_ns + int(rules.patience * NS))
+            if not _occupied(state, name, rules):
+                due.append(_pulse_ns(state, name, rules))
         elif (by_ns := due_ns(opening, state.door(name), rules.timing)) is not None:
             due.append(by_ns)
     return due

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import drain, flow, footprint, latency, roster, thin
+from tests.bench import drain, flow, footprint, latency, locker, roster, thin
 from tests.bench.figures import Figure, Missing, head, row
 from tests.bench.machine import facts
 from tests.bench.rig import ROOT
@@ -24,6 +24,7 @@ MEASURES: Mapping[str, Measure] = {
     "durable": latency.durable,
     "broker": latency.broker,
     "slow-sync": latency.slow_sync,
+    "pulse": locker.pulse,
     "burst": flow.burst,
     "lone": flow.lone,
     "drain": drain.drain,

@@ -33,7 +33,7 @@ def durable(folder: Path, sizes: Sizes) -> Iterator[Figure | Missing]:
             if (heard := line.tone(PATIENCE_S)) is None:
                 raise Broken(f"no tone for scan {number}")
             tones.append(heard - sent)
-            syncs.append(_append(record))
+            syncs.append(append(record))
             time.sleep(random.uniform(*PAUSE_S))
     os.close(record)
     for word, share in (("median", 0.5), ("p99", 0.99)):
@@ -62,7 +62,7 @@ def slow_sync(folder: Path, sizes: Sizes) -> Iterator[Figure | Missing]:
     yield _beside_bare("scan to broker, 10 ms sync, median", ours, bare, 0.5, 1.2)
 
 
-def _append(record: int) -> float:
+def append(record: int) -> float:
     """Seconds that it takes to have a record on stable storage."""
     began = time.perf_counter()
     os.write(record, RECORD)

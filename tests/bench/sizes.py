@@ -11,6 +11,8 @@ class Sizes:
     """Lone scans timed for each program."""
     slow_scans: int
     """The same with a slow sync."""
+    codes: int
+    """Shown at a locker one after the other; no more than it has doors."""
     burst: int
     """Scans fed as fast as the tty takes them."""
     lone: int
@@ -38,6 +40,7 @@ class Sizes:
 FULL = Sizes(
     scans=400,
     slow_scans=100,
+    codes=60,
     burst=20_000,
     lone=3,
     lone_wait=6.0,
@@ -56,6 +59,7 @@ FULL = Sizes(
 QUICK = Sizes(
     scans=120,
     slow_scans=30,
+    codes=20,
     burst=12_000,
     lone=1,
     lone_wait=6.0,
