@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from agent.clock import NS, Clock, Moment
 from agent.desk import Desk
-from agent.intake import WHO, Intake, Interpreted
+from agent.intake import WHO, Intake, Interpreted, role_of
 from agent.journal import Journal
 from agent.locker.events import GrantShown
 from agent.performer import Performer
@@ -173,7 +173,14 @@ class Decider:
     def _understand(self, unit: Unit, reading: Interpreted, at: Moment) -> None:
         spec, duty, records = unit.spec, self.desk.duty, self._journal.records
         taken = self._intake.take(
-            spec.name, spec.kind, spec.role, reading, at, duty.login, records, duty.asked
+            spec.name,
+            spec.kind,
+            role_of(spec.kind, spec.role, reading),
+            reading,
+            at,
+            duty.login,
+            records,
+            duty.asked,
         )
         if taken is None:
             said = {"reading": type(reading).__name__}

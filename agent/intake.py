@@ -20,7 +20,7 @@ from agent.roster import Roster
 from agent.session import Login
 from agent.stake import CHALLENGE_BYTES, Asked
 from agent.workflow import CardShown, CodeEntered, ControlScanned, Event, FactorShown, LabelRead, Outcome
-from drivers.readings import CardAsserted, CardFailed, FingerCompared, Scanned, TagArrived
+from drivers.readings import CardAsserted, CardFailed, FingerCompared, Reading, Scanned, TagArrived
 
 CONTROL = b"POSTERN:"
 """Control codes on the workflow's own sheet, e.g. `POSTERN:HANDOVER:RECIPIENT`."""
@@ -61,6 +61,7 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
     "gpsd": (Role.POSITION,),
     "r503": (Role.FINGER,),
     "pn532": (Role.BADGE, Role.PARCEL),
+    "osdp": (Role.BADGE,),
     "cu16": (Role.DOORS,),
     "cu48": (Role.DOORS,),
     "cu12": (Role.DOORS,),
@@ -75,6 +76,11 @@ ROLES: Mapping[str, tuple[Role, ...]] = {
 
 Interpreted = Scanned | TagArrived | FingerCompared | CardAsserted | CardFailed
 """Readings that become events; the others tell of the devices themselves."""
+
+
+def role_of(kind: str, role: Role, reading: Reading) -> Role:
+    """What a reading is there for: an OSDP reader is two units in one case, for badges and for keys."""
+    return Role.KEYPAD if kind == "osdp" and isinstance(reading, Scanned) else role
 
 
 @dataclass(frozen=True, slots=True)

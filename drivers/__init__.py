@@ -22,6 +22,7 @@ KINDS = {
     "bcc": "BccDriver",
     "wkly": "WklyDriver",
     "winnsen": "WinnsenDriver",
+    "osdp": "OsdpDriver",
     "modbus_relay": "ModbusRelayDriver",
     "ferry": "FerryDriver",
 }

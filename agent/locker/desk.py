@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.clock import Moment
-from agent.intake import Role
+from agent.intake import Role, role_of
 from agent.locker.codes import Codes
 from agent.locker.events import BoardLost, DoorSeen, GrantShown, LeaseGiven, LockerEvent, PulseEnded
 from agent.locker.service import why_not
@@ -59,10 +59,11 @@ class LockerDesk:
     # -- from readings to events ------------------------------------------------------------------
 
     def notice(self, unit: Unit, reading: Reading, at: Moment) -> Sequence[LockerEvent] | None:
+        role = role_of(unit.spec.kind, unit.spec.role, reading)
         match reading:
-            case Scanned(data=data) if unit.spec.role is Role.PARCEL:
+            case Scanned(data=data) if role is Role.PARCEL:
                 return self._shown(self._codes.scanned(unit.name, data, at))
-            case Scanned(data=data) if unit.spec.role is Role.KEYPAD and self.state.login is None:
+            case Scanned(data=data) if role is Role.KEYPAD and self.state.login is None:
                 return self._shown(self._codes.typed(unit.name, data, at))
             case DoorChanged() | ContentChanged():
                 return self._seen(unit, reading, at)
