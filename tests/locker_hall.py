@@ -9,7 +9,9 @@ from agent.locker.grants import Grant, Refusal, Way
 from agent.locker.turn import Known, Minted, Rules
 from agent.locker.workflow import LockerWorkflow
 from agent.policy import Policy
+from agent.standing import ALONE
 from agent.workflow import (
+    CardShown,
     ControlScanned,
     Decision,
     Draft,
@@ -56,6 +58,7 @@ class Hall:
         self.locked_down = False
         self.minted = 0
         self.trust = Trust.NTP
+        self.standing = ALONE
         self.state = self.workflow.restore({}, self.now)
         self.answering = True
         """The lock board accepts every pulse at once."""
@@ -70,7 +73,9 @@ class Hall:
 
     def take(self, event: Event | LockerEvent) -> Decision[Any]:
         """Decide, remember, and let the lock board answer."""
-        known = Known(records=dict(self.records), locked_down=self.locked_down, office=self)
+        known = Known(
+            standing=self.standing, records=dict(self.records), locked_down=self.locked_down, office=self
+        )
         decision = self.workflow.decide(self.state, event, known)
         self.state = decision.state
         self.entries += decision.entries
@@ -147,6 +152,20 @@ class Hall:
                 outcome=Outcome.GRANTED, kind=kind, subject=subject, level=level, age_s=5.0, role=role
             )
             self.take(FactorShown(unit="badge", at=self.now, verdict=verdict))
+
+    def prove(self, subject: str, *kinds: str, **about: Any) -> None:
+        """Show factors of one person, one after the other."""
+        for kind in kinds:
+            level = {"badge": 0, "fido2": 3}.get(kind, 1)
+            finger = ("finger", 7) if kind in ("badge", "slot") else None
+            given = {"outcome": Outcome.GRANTED, "level": level, "age_s": 5.0, "finger": finger, **about}
+            verdict = Verdict(kind=kind, subject=subject, **given)
+            unit = {"fido2": "card", "slot": "finger"}.get(kind, "badge")
+            self.take(FactorShown(unit=unit, at=self.now, verdict=verdict))
+
+    def hold_card(self) -> None:
+        """A fingerprint card comes into the reader's field."""
+        self.take(CardShown(unit="card", at=self.now, challenge=bytes(32)))
 
     def scan(self, label: str) -> None:
         read = LabelRead(unit="gun", at=self.now, label=label, evidence={"raw": "x"}, repeated_after=None)

@@ -78,11 +78,6 @@ class Door:
         """Whether the door is open for certain."""
         return self.closed is False
 
-    @property
-    def contradicts(self) -> bool:
-        """The hook holds a door whose contact says it is open: one of the two lies."""
-        return self.latched is True and self.closed is False
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:

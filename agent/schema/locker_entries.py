@@ -20,7 +20,7 @@ LOCKER = (
         "locker.refused",
         PARCEL,
         "What was asked for at the desk is not done, and why.",
-        "unit reason size:text? compartment?",
+        "unit reason size:text? compartment? length:count?",
     ),
     EntryType(
         "locker.opening_intended",
@@ -63,6 +63,12 @@ LOCKER = (
         PARCEL,
         "The door was shut with the parcel still inside.",
         "compartment by grant",
+    ),
+    EntryType(
+        "locker.taken_out",
+        PARCEL,
+        "Somebody in charge opened the door, and the parcel is seen to be gone.",
+        "compartment by purpose",
     ),
     EntryType("locker.expired", PARCEL, "The parcel was not collected in time.", "compartment"),
     EntryType(
