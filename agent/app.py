@@ -11,7 +11,7 @@ import hashlib
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +43,7 @@ from agent.locker.office import KeyedOffice
 from agent.locker.workflow import LockerWorkflow
 from agent.performer import Performer
 from agent.position import Position
+from agent.provisioning import Provisioning
 from agent.receipts import ROLLED_BACK
 from agent.rescue import Rescue, examine, told, unfinished
 from agent.roster import Roster
@@ -146,6 +147,14 @@ class App:
             house=self,
         )
         self.kiosk = self._kiosk()
+        self.provisioning = Provisioning(
+            self.roster,
+            self.inventory,
+            self.journal,
+            self.performer.later,
+            modules=[name for name, unit in self.units.items() if unit.spec.role is Role.FINGER],
+            house=self,
+        )
         self.vault = Vault(
             self.keystore,
             self.roster,
@@ -163,6 +172,7 @@ class App:
             journal=self.journal,
             units=self.units,
             clock=self.clock,
+            provision=self.provisioning.arrived,
             house=self,
         )
         label = Label(file.device.tenant, file.device.id)
@@ -455,7 +465,21 @@ class App:
 
     def _undone(self, unit: str, done: ActionDone) -> bool:
         self.liaison.saw(unit, done)
-        return self.decider.undone(unit, done)
+        return self.provisioning.undone(unit, done) or self.decider.undone(unit, done)
+
+    def fingers(self, unit: str, reading: Reading) -> None:
+        """A fingerprint module has told something of itself."""
+        self.provisioning.saw(unit, reading)
+
+    def revoked(self) -> frozenset[str]:
+        """References of everybody whom the fleet has revoked."""
+        return self.liaison.revoked()
+
+    def seek(self, values: Sequence[bytes]) -> None:
+        """Have the pages brought once more that these templates came in."""
+        self.liaison.seek(values)
+        if values and self.uplink is not None:
+            self.uplink.ask_for_pages()
 
     def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
         """Have a door opened at the fleet's word, where a workflow minds it."""
@@ -471,6 +495,8 @@ class App:
 
     def announce(self) -> None:
         """Say anew what the birth message says."""
+        # What has come or gone, is believed or was taken away may be a module, or whose finger is in it.
+        self.provisioning.look()
         if self.uplink is not None:
             self.uplink.announce()
 
@@ -504,6 +530,8 @@ class App:
                     self.journal.ride({FLOOR: floor_ns})
             if self.liaison.asks_again():
                 self.announce()
+            # Somebody's time may be up.
+            self.provisioning.look()
             await asyncio.sleep(NTP_EVERY_S)
 
     async def _sign(self) -> None:
@@ -546,6 +574,7 @@ class App:
             "fleet": self.liaison.report(),
             "config": self.changeover.status(),
             "on_board": self.ferry.on_board(),
+            "templates": self.provisioning.status(),
             **self.decider.desk.told(),
             **({"kiosk": self.kiosk.status()} if self.kiosk else {}),
             "position": dict(self.position.stamp(self.clock.now())),

@@ -13,7 +13,7 @@ that a download that broke off goes on with what is still lacked.
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,10 +25,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent import page
 from agent.documents import KEY_PAGE, Bundle, Document, Page
+from agent.page import Content
 from agent.rows import BadPage, Generation, Rows
 from agent.rows import Page as Held
+from agent.templates import Template
 from agent.workflow import Draft, Lane
 
+ROSTER = "roster"
+"""The bundle that brings templates."""
 TOTAL = 32 * 1024 * 1024
 """Most bytes that the pages of one bundle may have together."""
 
@@ -71,8 +75,11 @@ class Bundles:
         seal: X25519PrivateKey,
         address: str,
         report: Callable[[Draft], Awaitable[object]],
+        provision: Callable[[Sequence[Template]], None] = lambda _: None,
     ) -> None:
-        """`address` is `<tenant>/<device>`; what `report` gives is done when the entry is durable."""
+        """`address` is `<tenant>/<device>`; what `report` gives is done when the entry is durable.
+        `provision` is given each template that a page brings: it is kept nowhere here.
+        """
         self.dropped: Counter[str] = Counter()
         """Pages that were not taken, by reason."""
         self._rows = rows
@@ -80,6 +87,9 @@ class Bundles:
         self._address = address
         self._report = report
         self._filling: dict[str, _Filling] = {}
+        self._provision = provision
+        self._sought: dict[str, tuple[bytes, int, int]] = {}
+        """Pages whose rows are here and whose templates are lacked, by hash: a row of it, bucket, version."""
         self._refusals: Counter[tuple[str, str]] = Counter()
         """What was refused since the last list: bundle and reason."""
         self._told: Counter[tuple[str, str]] = Counter()
@@ -97,7 +107,18 @@ class Bundles:
 
     def wanted(self) -> list[str]:
         """Hashes of the pages that are lacked and can be taken now."""
-        return [digest for filling in self._filling.values() for digest in filling.wanted()]
+        lacked = [digest for filling in self._filling.values() for digest in filling.wanted()]
+        return [*lacked, *(digest for digest in self._sought if digest not in lacked)]
+
+    def seek(self, values: Iterable[bytes]) -> None:
+        """The pages that brought these templates are wanted once more; each is named by the first half of
+        its row's `v`. What was sought before still is, while the bundle has that page."""
+        wanted = {*(value for value, _, _ in self._sought.values()), *values}
+        self._sought.clear()
+        for value in wanted:
+            if (found := self._rows.page_of(ROSTER, value)) is not None:
+                bucket, held = found
+                self._sought[held.sha256.hex()] = (value, bucket, held.ver)
 
     async def accepted(self, document: Document[Bundle]) -> None:
         """A list that was verified: a newer one than before, or the same again after a restart."""
@@ -133,17 +154,29 @@ class Bundles:
             lacked = filling.lacked[digest]
             if len(raw) != lacked.size:
                 return await self._refused(filling.kind, lacked.bucket, "size", f"{len(raw)} bytes")
-            generation = await self._do(
+            taken = await self._do(
                 filling.kind, lacked.bucket, partial(self._take, filling, digest, lacked, raw)
             )
-            if generation is None:
+            if taken is None:
                 return False
-            filling.generation = generation
+            filling.generation, templates = taken
             filling.lacked.pop(digest)
             filling.changed += 1
+            if templates:
+                self._provision(templates)
             await self._complete_if_whole(filling)
             return True
+        if digest in self._sought:
+            _, bucket, ver = self._sought.pop(digest)
+            return await self._take_again(raw, bucket, ver)
         return await self._refused("", None, "unwanted", f"{len(raw)} bytes")
+
+    async def _take_again(self, raw: bytes, bucket: int, ver: int) -> bool:
+        """Its rows stay as they are."""
+        content = await self._do(ROSTER, bucket, partial(self._read, ROSTER, ver, raw))
+        if content is not None:
+            self._provision(content.templates)
+        return content is not None
 
     # -- in the thread ----------------------------------------------------------------------------
 
@@ -161,17 +194,25 @@ class Bundles:
                 return None
         return _Filling(document, lacked, generation)
 
-    def _take(self, filling: _Filling, digest: str, lacked: Page, raw: bytes) -> Generation:
-        """The generation that the page is part of. Raises BadPage."""
-        plain = page.unseal(raw, self._seal, page.info(filling.kind, self._address, lacked.ver))
-        if filling.generation is None:
-            brought = page.read_key(plain)
+    def _take(
+        self, filling: _Filling, digest: str, lacked: Page, raw: bytes
+    ) -> tuple[Generation, Sequence[Template]]:
+        """The generation that the page is part of, and the templates in it. Raises BadPage."""
+        kind, generation = filling.kind, filling.generation
+        if generation is None:
+            brought = page.read_key(self._opened(kind, lacked.ver, raw))
             held = Held(lacked.ver, bytes.fromhex(digest), 0)
-            return self._rows.begin(filling.kind, filling.document.body.buckets, held, brought.key)
-        content = page.read_rows(filling.kind, plain)
+            return self._rows.begin(kind, filling.document.body.buckets, held, brought.key), ()
+        content = self._read(kind, lacked.ver, raw)
         held = Held(lacked.ver, bytes.fromhex(digest), len(content))
-        self._rows.replace_bucket(filling.generation, lacked.bucket, held, content)
-        return filling.generation
+        self._rows.replace_bucket(generation, lacked.bucket, held, content.rows, content.templates)
+        return generation, content.templates
+
+    def _read(self, kind: str, ver: int, raw: bytes) -> Content:
+        return page.read_rows(kind, self._opened(kind, ver, raw))
+
+    def _opened(self, kind: str, ver: int, raw: bytes) -> bytes:
+        return page.unseal(raw, self._seal, page.info(kind, self._address, ver))
 
     def _count(self, generation: Generation) -> int:
         return sum(held.rows for held in self._rows.pages(generation).values())

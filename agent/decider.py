@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from agent.clock import NS, Clock, Moment
 from agent.desk import Desk
-from agent.intake import WHO, Intake, Interpreted, role_of
+from agent.intake import WHO, Intake, Interpreted, Role, role_of
 from agent.journal import Journal
 from agent.locker.events import GrantShown
 from agent.performer import Performer
@@ -32,6 +32,7 @@ from drivers.readings import (
     FixLost,
     Reading,
     Scanned,
+    StoreTemplate,
     TagArrived,
 )
 
@@ -52,6 +53,10 @@ class House(Protocol):
 
     def dropped(self, order: Order) -> None:
         """An order that somebody waits for will not be given."""
+        ...
+
+    def fingers(self, unit: str, reading: Reading) -> None:
+        """A fingerprint module has told something of itself."""
         ...
 
     def fault(self, part: str, error: Exception) -> None:
@@ -164,11 +169,13 @@ class Decider:
                 if isinstance(reading, DeviceReady) and unit.spec.role in WHO:
                     self._sighted(unit.name, reading, arrival.at)
                 self._house.units_changed()
-            case FingerEnrolled(ok=True) | ActionDone(action=DeleteFinger(), ok=True):
+            case FingerEnrolled(ok=True) | ActionDone(action=DeleteFinger() | StoreTemplate(), ok=True):
                 self._tell(unit, reading)
                 self._journal.ride(self._intake.inventory.taught(unit.name, self._journal.records))
             case _:
                 self._tell(unit, reading)
+        if unit.spec.role is Role.FINGER:
+            self._house.fingers(unit.name, reading)
 
     def _understand(self, unit: Unit, reading: Interpreted, at: Moment) -> None:
         spec, duty, records = unit.spec, self.desk.duty, self._journal.records

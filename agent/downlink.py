@@ -6,6 +6,7 @@ connection starts clean, and nothing old is waiting to be brought. A page is ask
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Protocol
 
@@ -71,6 +72,9 @@ class Downlink:
         self._post = post
         self._pages: set[str] = set()
         """Pages that are subscribed to."""
+        self._more = asyncio.Event()
+        """Pages are lacked that were not a moment ago."""
+        self._one = asyncio.Lock()
         self._refused: set[Reason] = set()
         """Reasons why receipts were refused on this connection."""
 
@@ -85,8 +89,27 @@ class Downlink:
             await self._ask_for(connection, self._post.topics)
             await self._ask_for_pages(connection)
 
+    def ask_for_pages(self) -> None:
+        """Something is lacked now that no message has told of."""
+        self._more.set()
+
     async def hear(self, connection: Connection) -> None:
         """Until the connection is lost: what has arrived is applied, then acknowledged in its order."""
+        asking = asyncio.create_task(self._ask_when_told(connection), name="downlink: pages")
+        try:
+            await self._hear(connection)
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+
+    async def _ask_when_told(self, connection: Connection) -> None:
+        with contextlib.suppress(ConnectionLost):
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                await self._ask_for_pages(connection)
+
+    async def _hear(self, connection: Connection) -> None:
         try:
             while True:
                 batch = [await connection.receive(), *connection.waiting()]
@@ -135,13 +158,14 @@ class Downlink:
     async def _ask_for_pages(self, connection: Connection) -> None:
         if self._post is None:
             return
-        wanted = self._post.wanted[:PAGES]
-        done = self._pages - set(wanted)
-        fresh = [name for name in wanted if name not in self._pages]
-        self._pages = set(wanted)
-        if done:
-            connection.unsubscribe(*(self._down + name for name in sorted(done)))
-        await self._ask_for(connection, fresh)
+        async with self._one:
+            wanted = self._post.wanted[:PAGES]
+            done = self._pages - set(wanted)
+            fresh = [name for name in wanted if name not in self._pages]
+            self._pages = set(wanted)
+            if done:
+                connection.unsubscribe(*(self._down + name for name in sorted(done)))
+            await self._ask_for(connection, fresh)
 
     async def _take(self, raw: bytes) -> bool:
         """Remember how much the fleet has. Losing that costs work only: it rides, and is given again."""

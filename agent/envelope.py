@@ -200,4 +200,7 @@ def told(error: ValidationError) -> str:
     """The first mistake of a document in words, and nothing of what it holds."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(step)[:40] for step in first["loc"])
+    if first["type"] == "union_tag_invalid":
+        # Pydantic's own words for this one quote what they found.
+        return f"{where}.kind: expected one of {first['ctx']['expected_tags']}"
     return f"{where}: {first['msg']}"[:200]

@@ -9,16 +9,21 @@ it says about a person is believed, until the operator names it in its table of 
 
 or the old one is back. What is named there counts alone; without it, what was remembered. A card that signs
 needs no belief in its reader.
+
+Where the fleet says what a fingerprint module holds, its list of taken slots is judged slot by slot instead.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.templates import Plan
 from agent.workflow import Draft
 
 PREFIX = "unit/"
 """Of the journal's records of what each unit told."""
+SLOTS = "slots/"
+"""Of the journal's records of the slots that were taught on the device itself, and of who minds the rest."""
 LINE = frozenset({"baud", "packet_bytes"})
 """How the line was found, which says nothing about who is on it."""
 TAUGHT = frozenset({"templates", "index"})
@@ -40,14 +45,30 @@ class Inventory:
         """`expected` is what the config says of a unit, by its name."""
         self._expected = expected or {}
         self._doubts: dict[str, dict[str, Any]] = {}
+        self._mismatches: dict[str, Plan] = {}
+        """Modules whose list of taken slots cannot be right."""
 
     def doubts(self, unit: str) -> bool:
-        return unit in self._doubts
+        return unit in self._doubts or unit in self._mismatches
+
+    def listed(self, unit: str, plan: Plan | None) -> Draft | None:
+        """What its list of slots came to, None for nothing yet; the entry where belief in it has changed."""
+        before = self._mismatches.pop(unit, None)
+        if plan is None or plan.is_believed:
+            fits = plan is not None and before is not None
+            return Draft("identity.inventory_matched", unit, {}) if fits else None
+        self._mismatches[unit] = plan
+        if before is not None and (before.foreign, before.missing) == (plan.foreign, plan.missing):
+            return None
+        data = {"foreign": list(plan.foreign), "missing": list(plan.missing)}
+        return Draft("identity.inventory_mismatch", unit, data)
 
     def sighted(self, unit: str, about: Mapping[str, str], records: Mapping[str, Any]) -> Sighting:
         """A unit has been opened and has told what it is."""
         told = {key: value for key, value in about.items() if key not in LINE}
         known: Mapping[str, str] = records.get(PREFIX + unit, {})
+        if records.get(SLOTS + unit, {}).get("fleet"):
+            told, known = _untaught(told), _untaught(known)
         expected = self._expected.get(unit, known)
         changes = {
             key: {"expected": value, "found": told.get(key)}
@@ -68,4 +89,8 @@ class Inventory:
         known: Mapping[str, str] = records.get(PREFIX + unit, {})
         if self.doubts(unit) or not TAUGHT & known.keys():
             return {}
-        return {PREFIX + unit: {key: value for key, value in known.items() if key not in TAUGHT}}
+        return {PREFIX + unit: _untaught(known)}
+
+
+def _untaught(said: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in said.items() if key not in TAUGHT}

@@ -5,7 +5,7 @@ that is there and cannot be read leaves nobody in authority: what was believed b
 remembered, and nothing is opened on anyone's word where it is not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from agent.journal import Journal
 from agent.postbox import Postbox
 from agent.roster import Roster
 from agent.standing import NEVER
+from agent.templates import Template
 from agent.trust import PREFIX, Trusted
 from agent.units import Unit
 from agent.workflow import Dismissed, Draft
@@ -80,14 +81,15 @@ class Liaison:
         journal: Journal,
         units: Mapping[str, Unit],
         clock: Clock,
+        provision: Callable[[Sequence[Template]], None],
         house: House,
     ) -> None:
         """`root` is the file of the root that was put here by hand, if one was; `seal` gives the secret that
-        pages are sealed to."""
+        pages are sealed to; `provision` is given the templates that they bring."""
         self.post: Postbox | None = None
         self._root, self._audience, self._seal = root, audience, seal
         self._roster, self._journal, self._units = roster, journal, units
-        self._clock, self._house = clock, house
+        self._clock, self._provision, self._house = clock, provision, house
         self._bundles: Bundles | None = None
         self._errands: Errands | None = None
 
@@ -97,7 +99,7 @@ class Liaison:
         if trusted is None:
             return
         seal = X25519PrivateKey.from_private_bytes(self._seal())
-        self._bundles = Bundles(self._roster.rows, seal, self._audience.name, self._report)
+        self._bundles = Bundles(self._roster.rows, seal, self._audience.name, self._report, self._provision)
         self._errands = Errands(self._journal, self._audience.device, self, self._house.stamp)
         clock = self._clock if isinstance(self._clock, SystemClock) else None
         post = Postbox(trusted, self._journal, self._bundles, self._errands, clock=clock, house=self._house)
@@ -114,6 +116,15 @@ class Liaison:
     def trusted(self) -> Trusted | None:
         """What the fleet has told, as far as it is verified; None where no root is pinned."""
         return None if self.post is None else self.post.trusted
+
+    def revoked(self) -> frozenset[str]:
+        """References of everybody whom the fleet has revoked."""
+        return frozenset() if self.trusted is None else self.trusted.revoked.subjects
+
+    def seek(self, values: Sequence[bytes]) -> None:
+        """Have just the pages brought once more that these templates came in."""
+        if self._bundles is not None:
+            self._bundles.seek(values)
 
     def close(self) -> None:
         if self._bundles is not None:

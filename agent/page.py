@@ -22,14 +22,16 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from agent import strict_json
 from agent.envelope import told
-from agent.jws import decoded
+from agent.jws import BadJws, decoded
 from agent.rows import BadPage
 from agent.strict_json import BadJson
+from agent.templates import KIND, Template
 
 LIMIT = 96 * 1024
 """Most bytes of a sealed page."""
@@ -84,6 +86,17 @@ class Load(_Closed):
     flags: Annotated[list[Reference], Field(max_length=16)] = []
 
 
+class Provision(_Closed):
+    """A template for one slot of one fingerprint module, from 256 bytes to 2 KiB."""
+
+    subject: Reference
+    unit: UnitName
+    slot: Slot
+    template: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{342,2731}$")]
+    """In base64url without padding."""
+    until: Second | None = None
+
+
 class PersonRow(_Closed):
     v: Secret
     kind: Literal["badge", "static", "pin", "fido2"]
@@ -94,6 +107,21 @@ class PersonRow(_Closed):
         if (self.kind == "fido2") != (self.body.public_key is not None):
             raise ValueError("expected a public key for fido2 and for nothing else")
         return self
+
+
+class TemplateRow(_Closed):
+    v: Secret
+    kind: Literal["template"]
+    body: Provision
+
+    @field_validator("body")
+    @classmethod
+    def _canonical(cls, body: Provision) -> Provision:
+        try:
+            decoded(body.template)
+        except BadJws:
+            raise ValueError("expected a template in canonical base64url") from None
+        return body
 
 
 class GrantRow(_Closed):
@@ -109,7 +137,7 @@ class LoadRow(_Closed):
 
 
 class _Roster(_Closed):
-    rows: list[PersonRow]
+    rows: list[Annotated[PersonRow | TemplateRow, Field(discriminator="kind")]]
 
 
 class _Grants(_Closed):
@@ -148,8 +176,16 @@ class EpochKey:
         return f"EpochKey({self.id}, ...)"
 
 
-Content = Sequence[tuple[bytes, Mapping[str, Any]]]
-"""The rows of a page: each `v` and body."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What stands in a page of rows."""
+
+    rows: Sequence[tuple[bytes, Mapping[str, Any]]]
+    """Each `v` and body, of what opens by presentation."""
+    templates: Sequence[Template] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.templates)
 
 
 def info(bundle: str, address: str, ver: int) -> bytes:
@@ -173,7 +209,11 @@ def unseal(raw: bytes, private: X25519PrivateKey, purpose: bytes) -> bytes:
 def read_rows(bundle: str, plain: bytes) -> Content:
     """What stands in a page of this bundle. Raises BadPage."""
     tree = _read(_PAGES[bundle], plain)
-    return [(decoded(row["v"]), row["body"]) for row in tree["rows"]]
+    rows = tree["rows"]
+    return Content(
+        [(decoded(row["v"]), row["body"]) for row in rows if row["kind"] != KIND],
+        [_template(decoded(row["v"]), row["body"]) for row in rows if row["kind"] == KIND],
+    )
 
 
 def read_key(plain: bytes) -> EpochKey:
@@ -189,6 +229,17 @@ def write(tree: Mapping[str, Any]) -> bytes:
 def check(bundle: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Whether a device would take these rows. Raises BadPage."""
     _read(_PAGES[bundle], write({"rows": list(rows)}))
+
+
+def _template(value: bytes, body: Mapping[str, Any]) -> Template:
+    return Template(
+        value=value,
+        subject=body["subject"],
+        unit=body["unit"],
+        slot=body["slot"],
+        until=body.get("until"),
+        content=decoded(body["template"]),
+    )
 
 
 def _read(shape: TypeAdapter[Any], plain: bytes) -> Any:

@@ -32,7 +32,9 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from agent import slots
 from agent.keystore import Keystore
+from agent.templates import KIND, Finger, Template, Wanted
 
 LOCAL = "local"
 """The bundle of the rows that were added on this device."""
@@ -217,6 +219,25 @@ class Rows:
         row = self._reader.execute("SELECT as_of FROM generation WHERE number = ?", (_LOCAL,)).fetchone()
         return None if row is None or row[0] is None else int(row[0])
 
+    def slots(self, bundle: str) -> Mapping[Finger, Wanted]:
+        """What is in force of the bundle about the slots of fingerprint modules."""
+        generation = self._current.get(bundle)
+        if generation is None or self.keys.wiped:
+            return {}
+        return slots.planned(self._reader, generation.number)
+
+    def page_of(self, bundle: str, value: bytes) -> tuple[int, "Page"] | None:
+        """Bucket and page that brought the row whose `v` begins like this, from what is in force."""
+        generation = self._current.get(bundle)
+        if generation is None:
+            return None
+        bucket = bucket_of(value, generation.buckets)
+        found = self._reader.execute(
+            "SELECT ver, sha256, rows FROM page WHERE generation = ? AND bucket = ?",
+            (generation.number, bucket),
+        ).fetchone()
+        return None if found is None else (bucket, Page(*found))
+
     def __len__(self) -> int:
         return int(self._reader.execute("SELECT count(*) FROM sealed").fetchone()[0])
 
@@ -245,7 +266,8 @@ class Rows:
     def owned(self, subject: str) -> int:
         """How many rows are this subject's. Goes through all of them: for a thread."""
         with contextlib.closing(_connect(self._path)) as connection:
-            return len(self._of(connection, subject))
+            owner = slots.owner(self.keys, subject)
+            return len(self._of(connection, subject)) + slots.owned(connection, owner)
 
     def disown(self, subject: str) -> int:
         """Delete every row that is this subject's, wherever it came from. For a thread."""
@@ -253,8 +275,9 @@ class Rows:
             connection.execute("BEGIN IMMEDIATE")
             found = self._of(connection, subject)
             connection.executemany(_DELETE, found)
+            templates = slots.disown(connection, slots.owner(self.keys, subject))
             connection.execute("COMMIT")
-        return len(found)
+        return len(found) + templates
 
     def _of(self, connection: sqlite3.Connection, subject: str) -> list[tuple[int, int, bytes]]:
         rows = connection.execute("SELECT generation, bucket, id, owner FROM sealed WHERE owner NOT NULL")
@@ -313,10 +336,17 @@ class Rows:
         bucket: int,
         page: Page,
         rows: Iterable[tuple[bytes, Mapping[str, Any]]],
+        templates: Iterable[Template] = (),
     ) -> None:
-        """All rows of a bucket, each `v` and body, with the page that brought them. Raises BadPage."""
+        """All rows of a bucket, each `v` and body, with the page that brought them. Of templates only their
+        places and digests. Raises BadPage.
+        """
         with self._change() as execute:
-            execute(_EMPTY, (generation.number, bucket))
+            _empty(execute, generation.number, bucket)
+            placed = [each for each in templates if not self._unwanted({"subject": each.subject})]
+            for each in placed:
+                _check_template(each, generation, bucket)
+            slots.put(execute, self.keys, generation.number, bucket, placed)
             sealed = []
             for value, body in rows:
                 if (found := bucket_of(value, generation.buckets)) != bucket:
@@ -335,7 +365,7 @@ class Rows:
         gone = [bucket for bucket in self.pages(generation) if bucket not in buckets]
         for bucket in gone:
             with self._change() as execute:
-                execute(_EMPTY, (generation.number, bucket))
+                _empty(execute, generation.number, bucket)
                 execute("DELETE FROM page WHERE generation = ? AND bucket = ?", (generation.number, bucket))
         return len(gone)
 
@@ -377,11 +407,12 @@ class Rows:
         execute = self._writer.execute
         tables = {name for (name,) in execute("SELECT name FROM sqlite_master")}
         if "sealed" in tables:
+            execute(slots.SCHEMA)
             return
         # Given back to the file system when a generation is gone. Only an empty file can be told so.
         execute("PRAGMA auto_vacuum=INCREMENTAL")
         with self._change() as change:
-            for statement in (*_SCHEMA, *(_FROM_FIRST if "row" in tables else ())):
+            for statement in (*_SCHEMA, slots.SCHEMA, *(_FROM_FIRST if "row" in tables else ())):
                 change(statement)
 
     def _look(self) -> None:
@@ -408,7 +439,7 @@ class Rows:
             buckets = self._writer.execute("SELECT bucket FROM page WHERE generation = ?", (number,))
             for (bucket,) in buckets.fetchall():
                 with self._change() as execute:
-                    execute(_EMPTY, (number, bucket))
+                    _empty(execute, number, bucket)
             with self._change() as execute:
                 execute("DELETE FROM page WHERE generation = ?", (number,))
                 execute("DELETE FROM generation WHERE number = ?", (number,))
@@ -448,6 +479,7 @@ _BY_KEY_PAGE = _GENERATIONS + (
 )
 _DELETE = "DELETE FROM sealed WHERE generation = ? AND bucket = ? AND id = ?"
 _WIPE = (
+    slots.WIPE,
     "DELETE FROM sealed",
     "DELETE FROM page",
     "DELETE FROM generation WHERE number != 0",
@@ -455,6 +487,18 @@ _WIPE = (
 )
 _EMPTY = "DELETE FROM sealed WHERE generation = ? AND bucket = ?"
 _PUT_PAGE = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)"
+
+
+def _empty(execute: Any, generation: int, bucket: int) -> None:
+    for statement in (_EMPTY, slots.EMPTY):
+        execute(statement, (generation, bucket))
+
+
+def _check_template(template: Template, generation: Generation, bucket: int) -> None:
+    if template.value != value_of(generation.epoch, KIND, template.token):
+        raise BadPage("expected the value that follows from subject, unit and slot, got another")
+    if (found := bucket_of(template.value, generation.buckets)) != bucket:
+        raise BadPage(f"expected rows of bucket {bucket}, got one of {found}")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -136,6 +136,10 @@ class Uplink:
         """The backlog by lane; None while it is being counted."""
         return self._backlog.by_lane()
 
+    def ask_for_pages(self) -> None:
+        """Pages are lacked that were not a moment ago."""
+        self._downlink.ask_for_pages()
+
     def announce(self) -> None:
         """The birth message has changed."""
         self._herald.announce()

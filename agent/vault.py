@@ -94,7 +94,9 @@ class Vault:
         return await self.identity.export(question.get("subject", ""), after)
 
     async def _erase(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await self.identity.erase(question.get("subject", ""))
+        told = await self.identity.erase(question.get("subject", ""))
+        self._house.announce()
+        return told
 
     def _dismiss_all(self, reason: str) -> None:
         now, _ = self._house.stamp()

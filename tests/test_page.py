@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from agent import page
 from agent.jws import encoded
 from agent.rows import BadPage
+from agent.templates import Template
 from tests import hpke
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -150,12 +151,47 @@ GRANT = {
 PARCEL = {"v": V, "kind": "parcel", "body": {"driver": "drv-1", "stop": "s-1", "flags": ["fragile"]}}
 
 
+TEMPLATE = {
+    "v": V,
+    "kind": "template",
+    "body": {"subject": "drv-1", "unit": "finger", "slot": 7, "until": 1, "template": "A" * 2048},
+}
+
+
+def test_templates_stand_apart_from_what_opens_by_presentation() -> None:
+    content = page.read_rows("roster", page.write({"rows": [BADGE, TEMPLATE]}))
+    assert content.rows == [(bytes(32), BADGE["body"])]
+    assert content.templates == [
+        Template(value=bytes(32), subject="drv-1", unit="finger", slot=7, until=1, content=bytes(1536))
+    ]
+    assert len(content) == 2
+    assert repr(bytes(8)) not in repr(content.templates)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"template": "A" * 341},
+        {"template": "A" * 2732},
+        {"template": "A" * 341 + "+"},
+        {"template": "A" * 341 + "B"},
+        {"slot": 65_536},
+        {"unit": "Finger"},
+        {"role": "driver"},
+    ],
+)
+def test_a_template_of_another_shape_is_refused_and_not_shown(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadPage) as bad:
+        page.read_rows("roster", altered(TEMPLATE, **wrong))
+    assert "AAAA" not in str(bad.value)
+
+
 @pytest.mark.parametrize(
     ("bundle", "row"),
     [("roster", BADGE), ("roster", CARD), ("grants", GRANT), ("manifest", PARCEL)],
 )
 def test_each_bundle_holds_rows_of_its_own(bundle: str, row: dict[str, Any]) -> None:
-    assert page.read_rows(bundle, page.write({"rows": [row]})) == [(bytes(32), row["body"])]
+    assert page.read_rows(bundle, page.write({"rows": [row]})).rows == [(bytes(32), row["body"])]
     for other in {"roster", "grants", "manifest"} - {bundle}:
         with pytest.raises(BadPage, match=r"^rows\.0\."):
             page.read_rows(other, page.write({"rows": [row]}))
@@ -174,9 +210,9 @@ def altered(row: dict[str, Any], **body: Any) -> bytes:
         (b'{"rows":[],"more":1}', "more"),
         (b"\xff", "expected UTF-8"),
         (b'{"rows":' + b"[" * 50 + b"]" * 50 + b"}", "at most 8 levels"),
-        (page.write({"rows": [{**BADGE, "v": V + "A"}]}), r"rows\.0\.v"),
-        (page.write({"rows": [{**BADGE, "v": V[:-1] + "B"}]}), r"rows\.0\.v"),
-        (page.write({"rows": [{**BADGE, "kind": "slot"}]}), r"rows\.0\.kind"),
+        (page.write({"rows": [{**BADGE, "v": V + "A"}]}), r"rows\.0\.badge\.v"),
+        (page.write({"rows": [{**BADGE, "v": V[:-1] + "B"}]}), r"rows\.0\.badge\.v"),
+        (page.write({"rows": [{**BADGE, "kind": "slot"}]}), r"rows\.0\.kind: expected one of"),
         (altered(BADGE, subject=""), "subject"),
         (altered(BADGE, finger=["finger"]), "finger"),
         (altered(BADGE, until="soon"), "until"),

@@ -1,5 +1,6 @@
 """Rows as people write them: what they mean, and what is said of each mistake."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from agent.fleet.row_files import read
 from agent.fleet.sealing import RowOf
+from agent.jws import encoded
 from agent.mistakes import BadConfig
 
 TOKEN = "8f14e45fceea167a5a36dedd4bea2543"
@@ -81,7 +83,10 @@ def test_grants_are_opened_by_a_code_or_by_selector_and_pin(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("slot,drv-1,x,,,,,", "row 1, column kind: expected one of badge, static, pin, fido2, got 'slot'"),
+        (
+            "slot,drv-1,x,,,,,",
+            "row 1, column kind: expected one of badge, static, pin, fido2, template, got 'slot'",
+        ),
         ("badge,,x,,,,,", "row 1, column subject: expected something, got nothing"),
         ("badge,drv-1,,,,,,", "row 1, column secret: expected something, got nothing"),
         (
@@ -156,3 +161,98 @@ def test_no_mistake_shows_a_secret(tmp_path: Path) -> None:
     )
     assert len(told) == 3
     assert not [each for each in told if "secret-static" in each or "4711" in each or "secret!" in each]
+
+
+# -- templates ------------------------------------------------------------------------------------
+
+PROVISION = "kind,subject,secret,finger,until,template\n"
+TEMPLATE = bytes(range(256)) * 2
+
+
+def test_a_template_is_read_from_its_cell_or_from_the_file_beside_the_list(tmp_path: Path) -> None:
+    (tmp_path / "anna.tpl").write_bytes(TEMPLATE)
+    inline = base64.b64encode(TEMPLATE).decode()
+    named, written = roster(
+        tmp_path,
+        "template,drv-1,,finger:7,2026-12-31,anna.tpl",
+        f"template,drv-2,,finger:8,,{inline}",
+        header=PROVISION,
+    )
+    assert named.token == b"drv-1\0finger\x007"
+    assert named.body == {
+        "subject": "drv-1",
+        "unit": "finger",
+        "slot": 7,
+        "until": 1_798_761_599,
+        "template": encoded(TEMPLATE),
+    }
+    assert (written.kind, written.body["template"]) == ("template", encoded(TEMPLATE))
+    assert encoded(TEMPLATE)[:20] not in repr(named)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("template,drv-1,,,,a.tpl", "row 1, column finger: expected something, got nothing"),
+        ("template,,,finger:7,,a.tpl", "row 1, column subject: expected something, got nothing"),
+        ("template,drv-1,,finger:7,,", "row 1, column template: expected something, got nothing"),
+        ("template,drv-1,,finger,,a.tpl", "row 1, column finger: expected UNIT:SLOT, got 'finger'"),
+        ("template,drv-1,,finger:7777777,,a.tpl", "row 1, column finger: expected UNIT:SLOT"),
+        (
+            "template,drv-1,,finger:70000,,a.tpl",
+            "row 1: expected a row that a device takes, got rows.0.template.body.slot",
+        ),
+        (
+            "template,drv-1,,Finger:7,,a.tpl",
+            "row 1: expected a row that a device takes, got rows.0.template.body.unit",
+        ),
+        (
+            "template,drv-1,x,finger:7,,a.tpl",
+            "row 1, column secret: expected nothing in rows of kind template",
+        ),
+        (
+            "badge,drv-1,x,finger:7,,a.tpl",
+            "row 1, column template: expected nothing but in rows of kind template",
+        ),
+        (
+            "template,drv-1,,finger:7,,b.tpl",
+            "row 1, column template: expected base64, or a readable file, got No",
+        ),
+        (
+            "template,drv-1,,finger:7,,.",
+            "row 1, column template: expected base64, or a readable file, got Is a",
+        ),
+        (
+            "template,drv-1,,finger:7,,small.tpl",
+            "row 1, column template: expected 256 to 2048 bytes, got 255",
+        ),
+        (
+            "template,drv-1,,finger:7,,large.tpl",
+            "row 1, column template: expected 256 to 2048 bytes, got more",
+        ),
+        (f"template,drv-1,,finger:7,,{'A' * 300}!", "row 1, column template: expected base64, or the path"),
+        (
+            f"template,drv-1,,finger:7,,{'A' * 4000}",
+            "row 1, column template: expected 256 to 2048 bytes, got more",
+        ),
+        ("template,drv-1,,finger:7,soon,a.tpl", "row 1, column until: expected a date"),
+    ],
+)
+def test_a_mistake_with_a_template_is_told_with_its_place(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "a.tpl").write_bytes(TEMPLATE)
+    (tmp_path / "small.tpl").write_bytes(bytes(255))
+    (tmp_path / "large.tpl").write_bytes(bytes(2049))
+    (told,) = mistakes(tmp_path, line, header=PROVISION)
+    assert told.startswith(said)
+    assert "AAAA" not in told
+
+
+def test_a_slot_has_one_template(tmp_path: Path) -> None:
+    (tmp_path / "a.tpl").write_bytes(TEMPLATE)
+    told = mistakes(
+        tmp_path,
+        "template,drv-1,,finger:7,,a.tpl",
+        "template,drv-2,,finger:07,,a.tpl",
+        header=PROVISION,
+    )
+    assert told == ["row 2, column finger: expected each once, got that of row 1"]

@@ -217,7 +217,7 @@ def test_pages_hold_every_row_once_and_none_is_too_large(rows: int) -> None:
     content = [
         row
         for each in others
-        for row in page.read_rows("roster", page.unseal(each.raw, SEAL, page.info("roster", ADDRESS, 1)))
+        for row in page.read_rows("roster", page.unseal(each.raw, SEAL, page.info("roster", ADDRESS, 1))).rows
     ]
     assert {value for value, _ in content} == {value_of(EPOCH.key, "badge", badge(n)) for n in range(rows)}
     assert len(content) == laid.rows == rows

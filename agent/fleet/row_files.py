@@ -2,6 +2,8 @@
 
     roster.csv      kind,subject,secret,finger,until,role
                     badge,drv-5f2e81,04a1b2c3d4,finger:7,2026-12-31,
+                    template,drv-5f2e81,,finger:7,2026-12-31, with a column `template` that holds it in
+                    base64, or the path of its file
     manifest.csv    label,driver,stop,flags
     grants.csv      kind,secret,selector,jti,locker,compartment,parcel,purpose,nbf,exp
 
@@ -9,6 +11,7 @@ Every mistake is told with its row and column, all of them at once, and a secret
 rows that still hold their secrets: they leave as `v` alone.
 """
 
+import base64
 import csv
 import io
 import json
@@ -20,10 +23,12 @@ from typing import Any
 
 from agent import page
 from agent.fleet.sealing import RowOf
-from agent.jws import BadJws, decoded
+from agent.jws import BadJws, decoded, encoded
 from agent.mistakes import BadConfig, Mistake
 from agent.roster import MIN_TOKEN_BITS, pin_token, token_bits
 from agent.rows import BadPage
+from agent.templates import KIND
+from agent.templates import token as token_of
 
 MIN_PIN = 8
 GRANT_CODE = 16
@@ -31,7 +36,7 @@ SELECTOR, GRANT_PIN = 4, 6
 LIMIT = 64 * 1024 * 1024
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "roster": ("kind", "subject", "secret", "finger", "until", "role", "level", "public_key"),
+    "roster": ("kind", "subject", "secret", "finger", "until", "role", "level", "public_key", "template"),
     "manifest": ("label", "driver", "stop", "flags"),
     "grants": (
         "kind",
@@ -52,9 +57,14 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "grants": ("kind", "secret", "jti", "locker", "parcel", "exp"),
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "roster": ("badge", "static", "pin", "fido2"),
+    "roster": ("badge", "static", "pin", "fido2", "template"),
     "grants": ("grant", "grant_pin"),
 }
+
+TEMPLATES = range(256, 2048 + 1)
+"""Bytes of one, over all module families."""
+LONGEST_PATH = 255
+"""A longer text is the template itself: the shortest takes more."""
 
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,512}")
 
@@ -74,12 +84,11 @@ def read(bundle: str, path: Path) -> list[RowOf]:
     seen: dict[tuple[str, bytes], int] = {}
     for number, cells in enumerate(_cells(bundle, path), start=1):
         try:
-            row = _row(bundle, cells)
-            first = seen.setdefault((row.kind, row.token), number)
+            row = _row(bundle, cells, path.parent)
+            column, key = _identity(row)
+            first = seen.setdefault((row.kind, key), number)
             if first != number:
-                raise _Wrong(
-                    "label" if bundle == "manifest" else "secret", "each once", f"that of row {first}"
-                )
+                raise _Wrong(column, "each once", f"that of row {first}")
             rows.append(row)
         except _Wrong as wrong:
             mistakes.append(Mistake(f"row {number}, column {wrong.column}", wrong.expected, wrong.got))
@@ -146,7 +155,18 @@ def _text(value: Any) -> str:
 # -- one row --------------------------------------------------------------------------------------
 
 
-def _row(bundle: str, cells: Mapping[str, str]) -> RowOf:
+def _identity(row: RowOf) -> tuple[str, bytes]:
+    """The column whose content may stand in one row of the kind alone, and what it comes to."""
+    if row.kind == KIND:
+        return "finger", f"{row.body['unit']}:{row.body['slot']}".encode()
+    return "label" if row.kind == "parcel" else "secret", row.token
+
+
+def _row(bundle: str, cells: Mapping[str, str], folder: Path) -> RowOf:
+    if cells.get("kind") == KIND and KIND in KINDS.get(bundle, ()):
+        return _provision(cells, folder)
+    if KIND in cells:
+        raise _Wrong(KIND, "nothing but in rows of kind template", "something")
     for column in NEEDED[bundle]:
         if column not in cells:
             raise _Wrong(column, "something", "nothing")
@@ -157,13 +177,58 @@ def _row(bundle: str, cells: Mapping[str, str]) -> RowOf:
     return RowOf(kind, token, body)
 
 
+def _provision(cells: Mapping[str, str], folder: Path) -> RowOf:
+    for column in ("subject", "finger", KIND):
+        if column not in cells:
+            raise _Wrong(column, "something", "nothing")
+    for column in ("secret", "role", "level", "public_key"):
+        if column in cells:
+            raise _Wrong(column, "nothing in rows of kind template", "something")
+    unit, slot = _finger(cells)
+    body = {
+        "subject": cells["subject"],
+        "unit": unit,
+        "slot": slot,
+        "template": encoded(_template(cells[KIND], folder)),
+    }
+    if "until" in cells:
+        body["until"] = _second("until", cells["until"])
+    page.check("roster", [{"v": "A" * 43, "kind": KIND, "body": body}])
+    return RowOf(KIND, token_of(cells["subject"], unit, slot), body)
+
+
+def _template(text: str, folder: Path) -> bytes:
+    """The template in the cell, or in the file that it names beside the list."""
+    expected = f"{TEMPLATES.start} to {TEMPLATES.stop - 1} bytes"
+    if len(text) > LONGEST_PATH:
+        try:
+            content = base64.b64decode(text, validate=True)
+        except ValueError as error:
+            raise _Wrong(KIND, "base64, or the path of a file", "another text") from error
+    else:
+        try:
+            with (folder / text).open("rb") as file:
+                content = file.read(TEMPLATES.stop)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            # What stands there is not shown: it may be part of a template.
+            raise _Wrong(KIND, "base64, or a readable file", str(reason)) from error
+    if len(content) not in TEMPLATES:
+        raise _Wrong(KIND, expected, "more" if len(content) >= TEMPLATES.stop else f"{len(content)} bytes")
+    return content
+
+
+def _finger(cells: Mapping[str, str]) -> tuple[str, int]:
+    unit, _, slot = cells["finger"].rpartition(":")
+    if not unit or not _is_number(slot) or len(slot) > len("65535"):
+        raise _Wrong("finger", "UNIT:SLOT", repr(cells["finger"]))
+    return unit, int(slot)
+
+
 def _person(cells: Mapping[str, str]) -> dict[str, Any]:
     body: dict[str, Any] = {name: cells[name] for name in ("subject", "role", "public_key") if name in cells}
     if "finger" in cells:
-        unit, _, slot = cells["finger"].rpartition(":")
-        if not unit or not _is_number(slot):
-            raise _Wrong("finger", "UNIT:SLOT", repr(cells["finger"]))
-        body["finger"] = [unit, int(slot)]
+        body["finger"] = list(_finger(cells))
     if "until" in cells:
         body["until"] = _second("until", cells["until"])
     if "level" in cells:
