@@ -23,12 +23,16 @@ from agent.audit.verdict import Verdict
 from agent.fleet.clerk import Clerk
 from agent.fleet.collect import Collector
 from simulators.line import LineScanner
+from simulators.r503 import template_of
 from simulators.stage import CONFIG, Devices, devices, postern
 from tests.audits import audit_file
 from tests.broker_peer import Peers
 from tests.brokers import running, server
 from tests.site import DIES_WITH_US, Site
+from tests.test_fleet_down import ANNA, BADGE, BORIS
 from tests.test_receipts import FLEET
+from tests.test_templates_end_to_end import OTHER_SLOT, van
+from tests.test_templates_end_to_end import SLOT as SLOT_OF_ANNA
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
@@ -273,3 +277,44 @@ async def test_what_a_stopped_device_holds_of_a_driver_is_shown_as_well(tmp_path
         assert stopped_told["rows"] == 2
         nobody: Mapping[str, Any] = json.loads(await ask(site, "identity", "export", "drv-nobody"))
         assert (nobody["rows"], nobody["records"], nobody["entries"]) == (0, {}, [])
+
+
+# -- templates that the fleet provisions ----------------------------------------------------------
+
+
+def pieces(template: bytes) -> Iterator[tuple[str, bytes]]:
+    """Where a template is found if only a part of it is: cut where base64 is cut."""
+    for start in range(0, len(template) - 24, 192):
+        yield from forms(f"template from byte {start}", template[start : start + 24])
+
+
+async def test_no_template_of_the_fleet_is_found_anywhere_but_in_its_module(tmp_path: Path) -> None:
+    """Stored, compared, deleted, and fetched again for a module that came in place of another."""
+    async with van(tmp_path, Talkative) as made, overheard(made.site) as heard:
+        await made.push((ANNA, SLOT_OF_ANNA), (BORIS, OTHER_SLOT))
+        await made.heard("identity.template_stored", 2)
+        await made.log_in(BADGE, ANNA)
+        await made.swap()
+        await made.heard("identity.template_stored", 4)
+        await made.fleet.online("revoke", "--subject", ANNA)
+        await made.heard("identity.template_deleted")
+        said = await ask(made.site, "status")
+        logged = b"\n".join(json.dumps(event).encode() for event in made.site.events)
+        await made.site.stop_agent()
+    searched = [*pieces(template_of(ANNA)), *pieces(template_of(BORIS))]
+    places = {
+        "log": logged,
+        "standard output": (tmp_path / "stdout").read_bytes(),
+        "control socket": said.encode(),
+        "broker": b"\n".join(heard),
+        **{file.name: file.read_bytes() for file in state_files(tmp_path / "state")},
+        **{f"issued {file.name}": file.read_bytes() for file in state_files(tmp_path / "keys" / "issued")},
+    }
+    assert [
+        f"{what} in {where}" for what, form in searched for where, held in places.items() if form in held
+    ] == []
+    # The search has teeth: it finds what the operator holds, and the reference that belongs in the record.
+    assert any(form in (tmp_path / f"{ANNA}.tpl").read_bytes() for _, form in searched)
+    assert {"broker", "journal.db"} <= {where for where, held in places.items() if ANNA.encode() in held}
+    assert ANNA.encode() not in places["roster.db"]
+    assert b"page/" in places["broker"]

@@ -78,8 +78,8 @@ class Van:
 
 
 @contextlib.asynccontextmanager
-async def van(folder: Path) -> AsyncIterator[Van]:
-    async with Site(folder, config=FINGERS, device=DEVICE) as site:
+async def van(folder: Path, place: type[Site] = Site) -> AsyncIterator[Van]:
+    async with place(folder, config=FINGERS, device=DEVICE) as site:
         fleet = Fleet(folder, site)
         await fleet.ceremony()
         await fleet.enrol()
