@@ -31,7 +31,8 @@ MODULES = {
     "agent/standing.py": {"agent.clock", "agent.freshness"},
     "agent/stake.py": {"agent.clock"},
     "agent/asserting.py": {"agent.session", "agent.stake", "agent.workflow", "drivers.readings"},
-    "agent/inventory.py": {"agent.workflow"},
+    "agent/inventory.py": {"agent.templates", "agent.workflow"},
+    "agent/templates.py": set[str](),
     "agent/session.py": {
         "agent.clock",
         "agent.freshness",

@@ -298,6 +298,9 @@ async def test_no_template_of_the_fleet_is_found_anywhere_but_in_its_module(tmp_
         await made.heard("identity.template_stored", 4)
         await made.fleet.online("revoke", "--subject", ANNA)
         await made.heard("identity.template_deleted")
+        await ask(made.site, "identity", "erase", BORIS)
+        await made.heard("identity.template_deleted", 2)
+        assert made.module.templates == {}
         said = await ask(made.site, "status")
         logged = b"\n".join(json.dumps(event).encode() for event in made.site.events)
         await made.site.stop_agent()

@@ -11,6 +11,7 @@ import pytest
 
 from simulators.em4100 import Em4100Reader
 from simulators.r503 import FingerprintModule, template_of
+from simulators.stage import postern
 from tests.fleets import DEVICE
 from tests.site import Site
 from tests.test_collect import collecting
@@ -151,3 +152,12 @@ async def test_who_is_taken_out_while_the_agent_is_dead_is_deleted_when_it_is_ba
         await made.heard("identity.template_deleted")
         assert made.module.templates == {OTHER_SLOT: BORIS}
         assert made.told("identity.template_deleted") == [(SLOT, None)], "no name is kept beside a slot"
+
+
+async def test_a_wipe_takes_the_templates_out_of_the_module_as_well(tmp_path: Path) -> None:
+    async with van(tmp_path) as made:
+        await made.push((ANNA, SLOT), (BORIS, OTHER_SLOT))
+        await made.heard("identity.template_stored", 2)
+        await postern("wipe", "--yes", DEVICE, "--config", str(made.site.config))
+        await made.heard("identity.template_deleted", 2)
+        assert made.module.templates == {}
