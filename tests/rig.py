@@ -13,16 +13,18 @@ sounded leaves the count lower, never higher. `promised` holds what sounded good
 """
 
 import asyncio
+import contextlib
+import random
 from base64 import b64decode
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Self
 
 from simulators.base import VirtualDevice
 from simulators.broker import Broker
 from simulators.line import LineScanner
-from tests.site import PATIENCE, Entry, Site
+from tests.site import PATIENCE, Entry, Site, running
 
 DEVICE = "rig-0001"
 ACCEPTING = ("custody.seen", "custody.accepted")
@@ -49,6 +51,9 @@ commands = "honeywell"
 """
 """Nobody stands at this belt: every label is taken as seen."""
 
+WAYS = ("up", "down", "flapping")
+"""To the broker."""
+
 IN_FLIGHT = 32
 """Labels scanned and not yet answered, at most, where a test scans as fast as it can."""
 
@@ -69,6 +74,8 @@ class Rig(Site):
         """Labels whose good tone has sounded, in any life of the agent, as they were scanned."""
         self.refused: list[str] = []
         """Labels whose error tone has sounded."""
+        self.alarmed = False
+        """An error tone is an alarm, and answers no scan: so it is where a disk may be full."""
         self._unanswered: deque[str] = deque()
         self._heard = 0
 
@@ -95,6 +102,12 @@ class Rig(Site):
 
     def forget_unanswered(self) -> None:
         self._hear()
+        self._unanswered.clear()
+
+    async def drop_agent(self) -> None:
+        """Kill it, and take no tone for heard that has not been until now."""
+        await super().kill_agent()
+        self._heard = len(self.gun.tones)
         self._unanswered.clear()
 
     # -- scanning ---------------------------------------------------------------------------------
@@ -136,7 +149,8 @@ class Rig(Site):
         tones = self.gun.tones[self._heard :]
         self._heard += len(tones)
         for tone in tones:
-            if tone in ("good", "bad") and self._unanswered:
+            answers = tone == "good" or (tone == "bad" and not self.alarmed)
+            if answers and self._unanswered:
                 (self.promised if tone == "good" else self.refused).append(self._unanswered.popleft())
 
     # -- what arrived -----------------------------------------------------------------------------
@@ -189,3 +203,26 @@ async def scanning(rig: Rig, wanted: Iterable[str]) -> None:
     for label in wanted:
         await rig.scan_and_hear(label)
     await asyncio.Event().wait()
+
+
+async def coming_and_going(rig: Rig, chance: random.Random) -> None:
+    """A way to the broker that is there for moments."""
+    while True:
+        rig.relay.cut()
+        await asyncio.sleep(chance.uniform(0.01, 0.15))
+        rig.relay.restore()
+        await asyncio.sleep(chance.uniform(0.02, 0.15))
+
+
+@contextlib.asynccontextmanager
+async def way(rig: Rig, how: str, chance: random.Random) -> AsyncIterator[None]:
+    """The way to the broker for one life of the agent: one of `WAYS`."""
+    rig.relay.restore()
+    if how == "up":
+        yield
+    elif how == "down":
+        rig.relay.cut()
+        yield
+    else:
+        async with running(coming_and_going(rig, chance)):
+            yield

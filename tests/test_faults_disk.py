@@ -3,36 +3,17 @@
 `POSTERN_LONG=1 pytest tests/test_faults_disk.py` scans ten times as much.
 """
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.rig import Rig, labels
 from tests.site import LONG
+from tests.traced import slow_syncs
 
 pytestmark = [pytest.mark.broker, pytest.mark.root]
 
 SCANS = 300 if LONG else 30
-
-
-def slow_syncs(microseconds: int) -> list[str]:
-    """A command that makes each sync of the one after it so much slower. Skips where it cannot."""
-    strace = shutil.which("strace") or "strace"
-    inject = f"inject=fdatasync,fsync:delay_exit={microseconds}"
-    command = [strace, "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e"]
-    try:
-        tried = subprocess.run([*command, inject, "true"], capture_output=True, check=False, text=True)
-        why = tried.stderr.strip() if tried.returncode else ""
-    except OSError as error:
-        why = str(error)
-    if why and os.environ.get("CI"):
-        pytest.fail(f"strace cannot trace here: {why}")
-    if why:
-        pytest.skip(f"strace cannot trace here: {why}")
-    return [*command, inject]
 
 
 @pytest.mark.timeout(300)

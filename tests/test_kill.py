@@ -8,13 +8,12 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.rig import Rig, labels, scanning
-from tests.site import LONG, running
+from tests.rig import WAYS, Rig, labels, scanning, way
+from tests.site import LONG
 
 pytestmark = pytest.mark.broker
 
@@ -23,31 +22,8 @@ KILLS = 100 if LONG else 67
 BACKLOG = 50_000 if LONG else 5_000
 
 
-async def coming_and_going(rig: Rig, chance: random.Random) -> None:
-    """A way to the broker that is there for moments."""
-    while True:
-        rig.relay.cut()
-        await asyncio.sleep(chance.uniform(0.01, 0.15))
-        rig.relay.restore()
-        await asyncio.sleep(chance.uniform(0.02, 0.15))
-
-
-@contextlib.asynccontextmanager
-async def way(rig: Rig, how: str, chance: random.Random) -> AsyncIterator[None]:
-    """The way to the broker for one life of the agent."""
-    rig.relay.restore()
-    if how == "up":
-        yield
-    elif how == "down":
-        rig.relay.cut()
-        yield
-    else:
-        async with running(coming_and_going(rig, chance)):
-            yield
-
-
 @pytest.mark.timeout(900 if LONG else 300)
-@pytest.mark.parametrize("how", ["up", "down", "flapping"])
+@pytest.mark.parametrize("how", WAYS)
 async def test_what_sounded_good_survives_kill_9_at_any_moment(how: str, tmp_path: Path) -> None:
     chance = random.Random(f"kill {how}")
     async with Rig(tmp_path) as rig:
