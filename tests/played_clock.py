@@ -44,7 +44,7 @@ class PlayedClock:
         self._machine = folder / "machine"
         self._machine.mkdir()
         self._file = folder / "clock"
-        self._wall_ns = self._boot_ns = 0
+        self._wall_ns = self._boot_ns = self._passed_ns = 0
         self.boot(since_s=None)
 
     def command(self) -> list[str]:
@@ -76,17 +76,20 @@ class PlayedClock:
         """So much time passes at once, for everything but timers."""
         self._wall_ns += round(seconds * NS)
         self._boot_ns += round(seconds * NS)
+        self._passed_ns += round(seconds * NS)
         self._write()
 
-    def synchronised(self) -> None:
-        """NTP has set the wall clock to the right time, and left its sign."""
-        self.set_wall(time.time())
+    def synchronise(self) -> None:
+        """NTP sets the wall clock, and leaves its sign."""
+        self.set_wall(self.true_s)
         sign = self._machine / "synchronized"
         sign.touch()
+        os.utime(sign, (self.true_s, self.true_s))
 
     @property
-    def wall_s(self) -> float:
-        return (time.time_ns() + self._wall_ns) / NS
+    def true_s(self) -> float:
+        """What time it is, whatever the wall clock says: seconds since 1970, UTC."""
+        return (time.time_ns() + self._passed_ns) / NS
 
     def _write(self) -> None:
         """In place: it is mapped. Sixteen bytes are written at once."""
