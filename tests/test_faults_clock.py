@@ -88,6 +88,7 @@ async def test_a_wall_clock_set_while_it_runs_moves_no_entry_and_no_timer(days: 
         await rig.note("before")
         rig.clock.jump(days * DAY_S)
         await rig.note("after")
+        await rig.until(lambda: rig.logged("connected"), "the way found")
         rig.relay.cut()
         await rig.note("cut off")
         rig.relay.restore()

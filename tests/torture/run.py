@@ -3,7 +3,7 @@
 import random
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 
 from tests.torture.lives import End, Life, Lives, Means, drawn
@@ -12,8 +12,13 @@ STATION = 25
 """Lives on one state: its disk is small, and cutting the power of it takes all of it."""
 
 
-async def torture(folder: Path, *, cuts: int, seed: int, means: Means) -> AsyncGenerator[Life, None]:
-    """So many lives. Raises AssertionError at the first thing that is not as promised."""
+async def torture(
+    folder: Path, *, cuts: int, seed: int, means: Means, sent_again: Callable[[int], None] = lambda _: None
+) -> AsyncGenerator[Life, None]:
+    """So many lives. Raises AssertionError at the first thing that is not as promised.
+
+    `sent_again` is told how many scans had to be, because a broker had forgotten them.
+    """
     chance = random.Random(seed)
     ends = drawn(chance, means.ends, cuts)
     for first in range(0, cuts, STATION):
@@ -26,7 +31,11 @@ async def torture(folder: Path, *, cuts: int, seed: int, means: Means) -> AsyncG
                     except AssertionError as error:
                         error.add_note(f"life {number}, {end} (seed {seed})")
                         raise
-                await lives.settle()
+                try:
+                    sent_again(await lives.settle())
+                except AssertionError as error:
+                    error.add_note(f"after lives {first + 1} to {first + STATION} (seed {seed})")
+                    raise
 
 
 def told(lives: Iterable[Life]) -> str:
