@@ -28,7 +28,7 @@ from tests.site import LONG
 HOURS, DEPOSITS = (72, 200) if LONG else (24, 30)
 TECHNICIAN, TECH_BADGE, TECH_PIN = "tech-9f8e7d", "0100a3e9af", "80402010"
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(1200 if LONG else 180)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(3600 if LONG else 180)]
 
 
 @dataclass
