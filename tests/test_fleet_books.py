@@ -145,3 +145,66 @@ def test_at_a_terminal_it_is_a_table_that_no_device_can_steer(
     os.close(ours)
     assert "BAD_SIGNATURE" in shown
     assert "\x7f" not in shown
+
+
+def test_a_grave_one_that_a_person_has_settled_stays_on_record_with_who_and_why(
+    desk: Desk, path: Path, capsys: Said
+) -> None:
+    journal = Journal().grow(64)
+    other = journal.copy(63).grow(1, subject="another")
+    desk.take(journal.born(), journal.noted(), other.noted())
+    why = ("--operator", "op-7", "--reason", "the van was cloned; it is in the lab")
+    assert fleet("findings", "settle", 1, "--store", path, *why) == 0
+    assert fleet("findings", "--store", path, "--json") == 0
+    capsys.readouterr()
+    assert fleet("findings", "--store", path, "--json", "--all") == 0
+    (told,) = objects(capsys)
+    assert (told["finding"], told["grave"], told["operator"]) == ("FORK", True, "op-7")
+    assert told["reason"] == "the van was cloned; it is in the lab"
+    assert told["settled"] > told["at"] or told["at"] == NOW
+    assert fleet("findings", "--store", path, "--all") == 0
+    assert "settled by op-7: the van was cloned" in capsys.readouterr().out
+    # The same evidence once more opens nothing; the device is not cosigned either.
+    desk.take(other.noted(), journal.noted())
+    assert fleet("findings", "--store", path) == 0
+    assert desk.store.ledgers(DEVICE)[0].barred
+
+
+def test_new_evidence_opens_another(desk: Desk, path: Path) -> None:
+    journal = Journal().grow(64)
+    desk.take(journal.born(), journal.noted(), journal.copy(63).grow(1, subject="another").noted())
+    assert fleet("findings", "settle", 1, "--store", path, "--reason", "known") == 0
+    desk.take(journal.copy(63).grow(1, subject="a third").noted())
+    assert fleet("findings", "--store", path) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "code", "said"),
+    [
+        (9, ("--reason", "why"), 1, "expected the number of a finding, got 9"),
+        (1, ("--reason", " "), 2, "expected an operator and a reason"),
+    ],
+)
+def test_what_cannot_be_settled_is_told(
+    desk: Desk, path: Path, capsys: Said, number: int, words: tuple[str, ...], code: int, said: str
+) -> None:
+    journal = Journal().grow(64)
+    desk.take(journal.born(), journal.noted(), journal.copy(63).grow(1, subject="another").noted())
+    assert fleet("findings", "settle", number, "--store", path, *words) == code
+    assert said in capsys.readouterr().err
+    assert fleet("findings", "--store", path) == 3
+
+
+def test_one_is_settled_once(desk: Desk, path: Path, capsys: Said) -> None:
+    journal = Journal().grow(64)
+    desk.take(journal.born(), journal.noted(), journal.copy(63).grow(1, subject="another").noted())
+    assert fleet("findings", "--store", path, "settle", 1, "--reason", "known", "--operator", "op-1") == 0
+    assert fleet("findings", "settle", 1, "--store", path, "--reason", "again", "--operator", "op-2") == 1
+    assert "was settled before" in capsys.readouterr().err
+    (kept,) = desk.store.findings.all(settled=True)
+    assert (kept.operator, kept.reason) == ("op-1", "known")
+
+
+def test_without_a_file_it_is_a_mistake(capsys: Said) -> None:
+    assert fleet("findings") == 2
+    assert "expected --store, got none" in capsys.readouterr().err

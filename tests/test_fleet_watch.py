@@ -81,11 +81,11 @@ def test_a_new_journal_starts_its_backlog_anew() -> None:
 @pytest.mark.parametrize("kind", sorted(ALARMS))
 def test_what_somebody_should_look_at_is_an_alarm_once(kind: str) -> None:
     watch = Watch()
-    first, second = entries(watch, alarm(1, kind))
+    first, second = entries(watch, alarm(1, kind, source="gps"))
     assert first.what == "entries"
     assert second.alarm is not None
     assert (second.alarm.type, second.alarm.text, second.alarm.subject) == (kind, ALARMS[kind], "B7")
-    assert entries(watch, alarm(1, kind)) == [Change("entries", DEVICE)]
+    assert entries(watch, alarm(1, kind, source="gps")) == [Change("entries", DEVICE)]
     assert len(watch.alarms) == 1
 
 
@@ -107,7 +107,9 @@ def test_a_lockout_is_an_alarm_and_a_wrong_badge_is_none(data: dict[str, Any], t
 @pytest.mark.parametrize(("end", "begun"), [(end, each) for end, known in ENDS.items() for each in known])
 def test_an_alarm_is_over_with_the_entry_that_ends_it_and_no_other_s(end: str, begun: str) -> None:
     watch = Watch()
-    entries(watch, alarm(1, begun, outcome="locked"), alarm(2, begun, "B8", outcome="locked"))
+    begins = {"outcome": "locked", "source": "gps"}
+    entries(watch, alarm(1, begun, **begins), alarm(2, begun, "B8", **begins))
+    end = "clock.disputed" if end == "clock.agreed" else end
     entries(watch, alarm(3, end))
     assert {each.subject: each.over for each in watch.alarms} == {"B7": True, "B8": False}
     assert [each["subject"] for each in watch.devices[DEVICE].facts()["alarms"]] == ["B8"]

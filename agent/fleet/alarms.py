@@ -57,6 +57,7 @@ ENDS: Mapping[str, Sequence[str]] = {
     "journal.recovered": ("journal.filling", "journal.filled"),
     "locker.in_service": ("locker.out_of_service",),
     "locker.pins_restored": ("locker.pins_disabled",),
+    "clock.agreed": ("clock.disputed",),
     "device.ready": ("device.lost",),
     "device.board_ready": ("device.board_lost",),
     "identity.peripheral_believed": ("identity.peripheral_changed",),
@@ -119,6 +120,8 @@ def over(alarms: Sequence[Alarm], entry: Entry) -> list[Alarm]:
 
 def _kind(entry: Entry) -> str:
     kind: str = entry["type"]
+    if kind == "postern.clock.disputed" and _data(entry).get("source") is None:
+        return "clock.agreed"
     return kind.removeprefix("postern.")
 
 

@@ -1,8 +1,14 @@
-"""`postern fleet findings`, `devices` and `accounts`: what is in the fleet's file."""
+"""`postern fleet findings`, `devices` and `accounts`: what is in the fleet's file.
+
+Exit codes: 0 done, 1 there is no such finding to settle, 2 entries are missing (`accounts`) or a mistake in
+what was typed, 3 a grave finding is open, 74 the file cannot be read.
+"""
 
 import argparse
+import getpass
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.fleet.claim_book import Account
+    from agent.fleet.finding_book import Kept
     from agent.fleet.store import Ledger, Store
 
+EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_OPEN = 2
 """Entries that a device has signed for are neither here nor declared."""
 EXIT_GRAVE = 3
@@ -31,6 +39,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         _findings,
     )
     findings.add_argument("--all", action="store_true", help="the settled ones too")
+    _add_settle(findings)
     _action(actions, "devices", "how far each device's journals are here, agreed and vouched for", _devices)
     _action(
         actions,
@@ -40,11 +49,24 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
 
 
+def _add_settle(findings: argparse.ArgumentParser) -> None:
+    about = "somebody has looked into it: it is settled, and stays on record with who, when and why"
+    deeds = findings.add_subparsers(metavar="settle")
+    settle = deeds.add_parser("settle", help="settle one, with a reason", description=about)
+    settle.add_argument("number", type=int, help="its number in the list")
+    settle.add_argument("--reason", required=True)
+    settle.add_argument("--operator", help="who settles it; otherwise the one who is logged in")
+    # What may stand before the word may also stand after it.
+    settle.add_argument("--store", type=Path, default=argparse.SUPPRESS)
+    settle.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    settle.set_defaults(run=_settle)
+
+
 def _action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str, look: Look
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=about, description=about)
-    parser.add_argument("--store", type=Path, required=True, help="the file that `fleet collect` keeps")
+    parser.add_argument("--store", type=Path, help="the file that `fleet collect` keeps (required)")
     parser.add_argument("--device", help="only this one")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.set_defaults(run=lambda given: _looked(look, given))
@@ -52,20 +74,33 @@ def _action(
 
 
 def _looked(look: Look, given: argparse.Namespace) -> int:
+    def read(store: "Store") -> int:
+        with store.reading():
+            return look(store, given)
+
+    return _with_store(given, read)
+
+
+def _with_store(given: argparse.Namespace, act: Callable[["Store"], int]) -> int:
     from agent.fleet.store import Store, StoreFailed
 
+    if given.store is None:
+        return _complain("expected --store, got none", EXIT_USAGE)
     try:
         if not given.store.is_file():
             raise StoreFailed(f"{given.store}: expected a fleet's file, got none")
         store = Store(given.store)
         try:
-            with store.reading():
-                return look(store, given)
+            return act(store)
         finally:
             store.close()
     except StoreFailed as error:
-        print(f"postern fleet: {error}", file=sys.stderr)
-        return EXIT_STORE
+        return _complain(error, EXIT_STORE)
+
+
+def _complain(what: object, code: int) -> int:
+    print(f"postern fleet: {what}", file=sys.stderr)
+    return code
 
 
 # -- findings -------------------------------------------------------------------------------------
@@ -87,7 +122,7 @@ def _findings(store: "Store", given: argparse.Namespace) -> int:
                 each.finding.kind.value,
                 each.finding.device,
                 each.finding.epoch,
-                printable(each.finding.text),
+                printable(each.finding.text + _by_hand(each)),
             )
             for each in found
         ]
@@ -96,6 +131,29 @@ def _findings(store: "Store", given: argparse.Namespace) -> int:
     else:
         print("nothing found" if given.all else "nothing open", file=sys.stderr)
     return EXIT_GRAVE if any(each.grave and each.settled is None for each in found) else 0
+
+
+def _by_hand(kept: "Kept") -> str:
+    return f"; settled by {kept.operator}: {kept.reason}" if kept.operator is not None else ""
+
+
+def _settle(given: argparse.Namespace) -> int:
+    operator, reason = (given.operator or getpass.getuser()).strip(), given.reason.strip()
+    if not operator or not reason:
+        return _complain("expected an operator and a reason, got nothing", EXIT_USAGE)
+
+    def settle(store: "Store") -> int:
+        with store.transaction():
+            was_open = store.findings.settle_by_hand(given.number, operator, reason, time.time())
+        if was_open is None:
+            return _complain(f"expected the number of a finding, got {given.number}", EXIT_FAILED)
+        if not was_open:
+            return _complain(f"finding {given.number} was settled before", EXIT_FAILED)
+        told = {"settled": given.number, "operator": operator, "reason": reason}
+        print(json.dumps(told) if given.json else f"finding {given.number} settled by {operator}")
+        return 0
+
+    return _with_store(given, settle)
 
 
 # -- devices --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from agent.fleet import (
     order_command,
     push_command,
     report_command,
+    verify_command,
     watch_command,
 )
 
@@ -83,6 +84,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     ferry_command.add_actions(actions)
     watch_command.add_actions(actions)
     report_command.add_actions(actions)
+    verify_command.add_actions(actions)
 
 
 def run(given: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 A GAP is settled when what was missing has come, a CONTRADICTION when the signed root has decided, a FORK when
 it turns out that entries were forged and the device had signed its own. What a device has signed against
-itself stays.
+itself stays open until a person settles it, and says why; it stays on record in any case.
 """
 
 import sqlite3
@@ -21,6 +21,9 @@ class Kept:
     finding: Finding
     at: float
     settled: float | None
+    operator: str | None = None
+    """Who has settled it, where a person has."""
+    reason: str | None = None
 
     @property
     def grave(self) -> bool:
@@ -28,7 +31,8 @@ class Kept:
 
     def as_json(self) -> dict[str, Any]:
         told = {"number": self.number, "at": self.at, "settled": self.settled, "grave": self.grave}
-        return {**self.finding.as_json(), **told}
+        by_hand = {"operator": self.operator, "reason": self.reason} if self.operator is not None else {}
+        return {**self.finding.as_json(), **told, **by_hand}
 
 
 class FindingBook:
@@ -58,16 +62,28 @@ class FindingBook:
             (now, device, epoch, kind, about),
         )
 
+    def settle_by_hand(self, number: int, operator: str, reason: str, now: float) -> bool | None:
+        """Whether it was open; None where there is none of this number."""
+        row = self._connection.execute("SELECT settled FROM finding WHERE number = ?", (number,)).fetchone()
+        if row is None or row[0] is not None:
+            return None if row is None else False
+        self._connection.execute("UPDATE finding SET settled = ? WHERE number = ?", (now, number))
+        self._connection.execute(
+            "INSERT INTO settlement VALUES (?, ?, ?, ?)", (number, now, operator, reason)
+        )
+        return True
+
     def all(self, device: str | None = None, *, settled: bool = False) -> Iterator[Kept]:
         """In the order of their making; the settled ones too if asked for."""
         found = self._connection.execute(
-            "SELECT number, kind, device, epoch, about, text, at, settled FROM finding"
+            "SELECT number, kind, device, epoch, about, text, finding.at, settled, operator, reason"
+            " FROM finding LEFT JOIN settlement ON settlement.finding = number AND settlement.at = settled"
             " WHERE ifnull(device = ?, 1) AND (? OR settled IS NULL) ORDER BY number",
             (device, settled),
         )
-        for number, kind, whose, epoch, about, text, at, when in found:
+        for number, kind, whose, epoch, about, text, at, when, operator, reason in found:
             told = Finding(kind=Kind(kind), device=whose, epoch=epoch, about=about, text=text)
-            yield Kept(number, told, at, when)
+            yield Kept(number, told, at, when, operator, reason)
 
 
 def _columns(finding: Finding) -> tuple[str, ...]:

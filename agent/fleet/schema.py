@@ -12,6 +12,7 @@ tile         roots of 256 agreed leaves, so that an old size is checked in milli
 checkpoint   what the device has signed
 receipt      what the fleet has cosigned
 finding      what was reported, once each, and when it was settled
+settlement   which of these somebody has settled: when, who and why
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
 
 _DECLARATIONS = (
     'CREATE TABLE declaration (ledger INTEGER, "by" INTEGER, "of" BLOB, kind TEXT NOT NULL,'
@@ -33,6 +34,10 @@ _DECLARATIONS = (
 _CONTESTED = (
     "CREATE TABLE contested (ledger INTEGER, sequence INTEGER, hash BLOB, line BLOB NOT NULL,"
     " PRIMARY KEY (ledger, sequence, hash)) WITHOUT ROWID"
+)
+_SETTLEMENT = (
+    "CREATE TABLE settlement (finding INTEGER, at REAL, operator TEXT NOT NULL, reason TEXT NOT NULL,"
+    " PRIMARY KEY (finding, at)) WITHOUT ROWID"
 )
 TABLES = (
     "CREATE TABLE device (name TEXT PRIMARY KEY, tenant TEXT, key BLOB, trust TEXT, unread BLOB, heard REAL)"
@@ -56,6 +61,7 @@ TABLES = (
     "CREATE TABLE finding (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, device TEXT NOT NULL,"
     " epoch TEXT NOT NULL, about TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL, settled REAL,"
     " UNIQUE (device, epoch, kind, about))",
+    _SETTLEMENT,
 )
 
 _FROM_1 = (
@@ -71,6 +77,7 @@ _FROM_1 = (
     *_DECLARATIONS,
     "ALTER TABLE finding ADD COLUMN settled REAL",
 )
+_UPGRADES = {0: TABLES, 1: (*_FROM_1, _SETTLEMENT), 2: (_SETTLEMENT,)}
 
 
 class StoreFailed(Exception):
@@ -78,19 +85,22 @@ class StoreFailed(Exception):
 
 
 def prepare(connection: sqlite3.Connection) -> bool:
-    """Make the tables, or bring older ones up to date: in a transaction. Whether they were older."""
+    """Make the tables, or bring older ones up to date: in a transaction.
+
+    Whether what their entries declare was never read.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == SCHEMA:
         return False
-    if version not in (0, 1) or (version == 0 and tables):
+    if version not in _UPGRADES or (version == 0 and tables):
         raise sqlite3.DatabaseError(f"expected a fleet's store of schema {SCHEMA}, got {version}")
-    for statement in _FROM_1 if version else TABLES:
+    for statement in _UPGRADES[version]:
         connection.execute(statement)
-    if version:
+    if version == 1:
         _account(connection)
     connection.execute(f"PRAGMA user_version={SCHEMA}")
-    return bool(version)
+    return bool(version == 1)
 
 
 def _account(connection: sqlite3.Connection) -> None:
