@@ -20,6 +20,7 @@ from agent.fleet import (
     order_command,
     push_command,
     report_command,
+    rollout_command,
     verify_command,
     watch_command,
 )
@@ -85,6 +86,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     watch_command.add_actions(actions)
     report_command.add_actions(actions)
     verify_command.add_actions(actions)
+    rollout_command.add_actions(actions)
 
 
 def run(given: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent.fleet import broker
 
 if TYPE_CHECKING:
-    from agent.mqtt import Connection
+    from agent.mqtt import Connection, Server
 
 NAME = "postern-push"
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -41,13 +41,14 @@ def seconds(text: str) -> float:
 def _run(given: argparse.Namespace) -> int:
     from agent.envelope import Refused
     from agent.fleet.keyring import KeyringError
+    from agent.fleet.rollout_file import BadRollout
     from agent.fleet.sealing import TooManyRows
     from agent.mqtt import ConnectionLost
     from agent.rows import BadPage
 
     try:
         return asyncio.run(given.act(given)) or 0
-    except (KeyringError, TooManyRows, BadPage, Refused, OSError) as error:
+    except (KeyringError, TooManyRows, BadPage, BadRollout, Refused, OSError) as error:
         print(f"postern fleet: {error}", file=sys.stderr)
         return EXIT_USAGE
     except ConnectionLost as lost:
@@ -55,16 +56,21 @@ def _run(given: argparse.Namespace) -> int:
         return EXIT_FAILED
 
 
-@asynccontextmanager
-async def connected(given: argparse.Namespace) -> "AsyncIterator[Connection]":
+def server(given: argparse.Namespace) -> "Server":
+    """The broker that was named. Raises Mistake for files that cannot be used."""
     from agent.cli import Mistake
-    from agent.mqtt import Connection
 
     try:
-        server = broker.server(given, NAME)
+        return broker.server(given, NAME)
     except (OSError, ValueError, IndexError) as error:
         raise Mistake(f"postern fleet: {error}") from error
-    connection = Connection(server)
+
+
+@asynccontextmanager
+async def connected(given: argparse.Namespace) -> "AsyncIterator[Connection]":
+    from agent.mqtt import Connection
+
+    connection = Connection(server(given))
     try:
         await connection.connect()
         yield connection

@@ -36,6 +36,8 @@ class Change:
     """The end of the topic: `state`, `entries`, `checkpoint`, `config` or `head`; `alarm` for one alarm."""
     device: str
     alarm: Alarm | None = None
+    entries: tuple[Entry, ...] = ()
+    """Those that were not heard before."""
 
 
 @dataclass(slots=True)
@@ -140,7 +142,7 @@ class Watch:
             return []
         sight, what = self.of(found[1]), found[2].partition("/")[2]
         try:
-            alarms = self._read(sight, what, payload, encoding)
+            entries, alarms = self._read(sight, what, payload, encoding)
         except (BadBatch, BadNote, Refused, ValueError, RecursionError):
             self.rejected += 1
             return []
@@ -148,12 +150,18 @@ class Watch:
             sight.waiting = None
         elif sight.waiting is None:
             sight.waiting = now
-        return [Change(what, sight.device), *(Change("alarm", sight.device, each) for each in alarms)]
+        first = Change(what, sight.device, entries=tuple(entries))
+        return [first, *(Change("alarm", sight.device, each) for each in alarms)]
 
-    def _read(self, sight: Sight, what: str, payload: bytes, encoding: str | None) -> list[Alarm]:
+    def _read(
+        self, sight: Sight, what: str, payload: bytes, encoding: str | None
+    ) -> tuple[list[Entry], list[Alarm]]:
+        """Entries that are new, and what of them is an alarm."""
         match what:
             case "entries":
-                return [alarm for line in unpack(payload, encoding) for alarm in _heard(sight, line)]
+                heard = [_heard(sight, line) for line in unpack(payload, encoding)]
+                new = [entry for entry, _ in heard if entry is not None]
+                return new, [alarm for _, alarm in heard if alarm is not None]
             case "state":
                 _born(sight, _object(payload))
             case "config":
@@ -163,7 +171,7 @@ class Watch:
             case "head" if payload:
                 claims = Envelope.parse(Kind.HEAD, payload).claims(Kind.HEAD)
                 sight.head = claims.ver, claims.iat
-        return []
+        return [], []
 
     def seed(self, device: str, epoch: str, *, signed: int, heard: Ranges, lines: Iterable[bytes]) -> Sight:
         """What is known of a journal already; `lines` are its latest, oldest first."""
@@ -193,20 +201,19 @@ def _of_epoch(sight: Sight, epoch: str) -> None:
         sight.epoch, sight.signed = epoch, 0
 
 
-def _heard(sight: Sight, line: bytes) -> list[Alarm]:
-    """What is new in an entry that was not heard before."""
+def _heard(sight: Sight, line: bytes) -> tuple[Entry | None, Alarm | None]:
+    """An entry that was not heard before, and the alarm that it is."""
     taken = sight.log.take(line)
     if not isinstance(taken, New):
-        return []
+        return None, None
     entry = taken.entry
     if (fix := _fix(entry)) is not None and (sight.fix is None or fix[2] >= sight.fix[2]):
         sight.fix = fix
     sight.alarms = over(sight.alarms, entry)
     alarm = alarm_of(sight.device, entry)
-    if alarm is None:
-        return []
-    sight.alarms = [*sight.alarms, alarm][-MOST:]
-    return [alarm]
+    if alarm is not None:
+        sight.alarms = [*sight.alarms, alarm][-MOST:]
+    return entry, alarm
 
 
 def _fix(entry: Entry) -> tuple[float, float, float] | None:
