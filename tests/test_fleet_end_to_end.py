@@ -1,10 +1,13 @@
 """Journal, uplink, broker, collector and store together: what the device is told is what the fleet has."""
 
+import asyncio
 import contextlib
 import json
 import shutil
 import signal
 import sqlite3
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,8 +24,17 @@ from agent.ledger import TILE
 from agent.note import VerifierKey
 from agent.retention import losses
 from agent.workflow import Draft, Lane
-from tests.brokers import BROKERS, AnyBroker, News, broker_of, connected, running, server
-from tests.test_collect import DEVICE, collecting, line
+from tests.brokers import (
+    BROKERS,
+    AnyBroker,
+    News,
+    broker_of,
+    connected,
+    join_child_watchers,
+    running,
+    server,
+)
+from tests.test_collect import COMMAND, DEVICE, ROOT, collecting, line
 from tests.test_receipts import AT, FLEET, SECRET, van_at
 
 
@@ -249,3 +261,65 @@ async def test_a_key_without_a_store_is_a_mistake_of_usage(tmp_path: Path) -> No
         _, said = await process.communicate()
         assert process.returncode == 2
         assert b"expected --store as well" in said
+
+
+class Pair:
+    """Two commands of one share that keep one file. Each keeps a session of its own at the broker: what was
+    dealt to one that is away waits for it there."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.told: dict[int, list[str]] = {1: [], 2: []}
+        """Ids that each has told of, in all its lives."""
+        self.news = News()
+        self._port, self._folder = port, folder
+        self._lives: list[tuple[Process, asyncio.Task[None]]] = []
+
+    async def start(self, number: int) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", COMMAND, "fleet", "collect", "--host", "127.0.0.1", "--port",
+            str(self._port), "--plain", "--json", "--keep", "300", "--share", "g", "--client-id",
+            f"fleet-{number}", "--store", str(self._folder / "fleet.db"), stdout=PIPE, stderr=PIPE, cwd=ROOT,
+        )  # fmt: skip
+        self._lives.append((process, asyncio.create_task(self._listen(number, process))))
+        return process
+
+    async def _listen(self, number: int, process: Process) -> None:
+        assert process.stdout is not None
+        async for row in process.stdout:
+            self.told[number].append(json.loads(row)["id"])
+            self.news.look()
+
+    async def close(self) -> None:
+        for process, listening in self._lives:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await listening
+            await process.communicate()
+        join_child_watchers()
+
+
+@pytest.mark.broker
+@pytest.mark.timeout(150)
+async def test_two_commands_of_one_share_lose_and_double_nothing_when_one_is_killed(tmp_path: Path) -> None:
+    async with broker_of("mosquitto", tmp_path, persistence=True) as broker:
+        for number in (1, 2):
+            async with connected(broker.port, f"fleet-{number}", session_expiry=300) as before:
+                await before.subscribe("$share/g/postern/v1/+/up/#")
+        pair, topic = Pair(broker.port, tmp_path), f"postern/v1/{DEVICE}/up/entries"
+        try:
+            first, _ = await pair.start(1), await pair.start(2)
+            async with connected(broker.port, "a-device") as device:
+                for sequence in range(1, 201):
+                    await device.publish(topic, line(sequence))
+                await pair.news.until(lambda: all(len(told) > 20 for told in pair.told.values()), 60)
+                first.kill()
+                for sequence in range(201, 401):
+                    await device.publish(topic, line(sequence))
+                await pair.start(1)
+                await pair.news.until(lambda: len(stored(tmp_path)) == 400, 60)
+        finally:
+            await pair.close()
+    assert stored(tmp_path) == [line(sequence) for sequence in range(1, 401)]
+    # What was stored when it was killed may not have been told of; nothing was told of twice.
+    everything = [*pair.told[1], *pair.told[2]]
+    assert len(everything) == len(set(everything))
