@@ -12,11 +12,14 @@ import pytest
 
 from agent.clock import rfc3339
 from agent.envelope import Envelope, Kind
+from agent.fleet.rollout import Outcome
 from agent.fleet.rollout_file import RolloutFile
 from agent.mqtt import Connection
+from simulators.stage import postern
 from tests.brokers import AnyBroker, News, broker_of, connected, running
-from tests.fleets import TENANT, ceremony, enrolled
+from tests.fleets import DEVICE, TENANT, ceremony, enrolled
 from tests.test_collect import collecting, line
+from tests.test_fleet_down import acme
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
@@ -202,3 +205,25 @@ async def test_a_file_that_has_changed_since_is_not_gone_on_with(
     (operator.folder / "roster.csv").write_text("kind,subject,secret\nbadge,drv-2c88e0,0100b71c02\n")
     code, _ = await operator.types("resume", "--reason", "why not")
     assert code == 2
+
+
+async def test_a_real_device_says_that_it_has_what_was_rolled_out(tmp_path: Path) -> None:
+    async with acme(tmp_path) as (fleet, van):
+        state = tmp_path / "roster.rollout"
+        roster = str(fleet.roster(range(50)))
+        await fleet.online("rollout", "start", "roster", roster, "--state", str(state), "--soak", "0.1")
+        told = await van.completed(1)
+        assert told["rows"] == 53
+        (member,) = RolloutFile(state).read().rollout.members.values()
+        assert (member.outcome, member.ver, member.kinds) == (Outcome.SUCCEEDED, 1, ("em4100", "line"))
+        # The watch tells the same.
+        at = ("--host", "127.0.0.1", "--port", str(fleet.site.broker.port), "--plain")
+        said = await postern("--log-level", "error", "fleet", "watch", "--once", "--json", *at)
+        seen = json.loads(said.splitlines()[0])
+        assert (seen["device"], seen["state"], seen["documents"]) == (
+            DEVICE,
+            "online",
+            {"bundle/roster": 1},
+        )
+        assert seen["complete"] is True
+        assert seen["knowledge_at"] is not None
