@@ -18,8 +18,10 @@ from agent.mqtt import Connection
 from simulators.stage import postern
 from tests.brokers import AnyBroker, News, broker_of, connected, running
 from tests.fleets import DEVICE, TENANT, ceremony, enrolled
+from tests.site import Site
 from tests.test_collect import collecting, line
-from tests.test_fleet_down import acme
+from tests.test_config_end_to_end import wished
+from tests.test_fleet_down import CONFIG, Fleet, Van, acme
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
@@ -227,3 +229,26 @@ async def test_a_real_device_says_that_it_has_what_was_rolled_out(tmp_path: Path
         )
         assert seen["complete"] is True
         assert seen["knowledge_at"] is not None
+
+
+async def test_a_config_is_rolled_out_confirmed_and_one_that_cannot_be_is_halted(tmp_path: Path) -> None:
+    async with Site(tmp_path, config=CONFIG, device=DEVICE) as site:
+        fleet, van = Fleet(tmp_path, site), Van(site)
+        await fleet.ceremony()
+        await fleet.enrol()
+        await van.start()
+        state, soak = tmp_path / "config.rollout", ("--soak", "0.1")
+        good = str(wished(site, "\n[journal]\nsize_mib = 512\n"))
+        await fleet.online("rollout", "start", "config", good, "--state", str(state), *soak)
+        (member,) = RolloutFile(state).read().rollout.members.values()
+        assert (member.outcome, member.ver) == (Outcome.SUCCEEDED, 1)
+        assert site.of("config.confirmed")[0]["data"]["version"] == 1
+        # A unit that is not there can never be ready: the device says at once that it will not try.
+        options = ("--require", "printer", "--state", str(state), *soak, "--id", "r-2")
+        at = ("--host", "127.0.0.1", "--port", str(site.broker.port), "--plain", "--keys", str(fleet.keys))
+        (tmp_path / "wished.toml").write_text(Path(good).read_text().replace("512", "768"))
+        async with collecting("start", "config", good, *options, *at, "--json", action="rollout") as process:
+            said, _ = await process.communicate()
+        assert process.returncode == 3
+        told = json.loads(said.splitlines()[-1])
+        assert told["why"].startswith(f"canary {DEVICE} failed: refused: ")

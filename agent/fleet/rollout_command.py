@@ -21,10 +21,14 @@ from agent.fleet import online
 if TYPE_CHECKING:
     from agent.fleet.rollout import Member, Rollout
     from agent.fleet.rollout_file import RolloutFile
-    from agent.fleet.rollout_run import Give
+    from agent.fleet.rollout_run import Answer, Give
     from agent.fleet.sight import Watch
 
+    Work = tuple[Give, Answer]
+
 EXIT_USAGE, EXIT_HALTED, EXIT_ABORTED = 2, 3, 4
+OPTIONS = ("scope", "confirm_timeout", "require", "min_agent")
+"""What is kept with the file that is rolled out."""
 WITHIN_S = 60.0
 """Longest that the broker may take to bring what it has retained of all devices."""
 
@@ -46,6 +50,11 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     start.add_argument(
         "--patience", type=online.seconds, default=1800.0, help="seconds for a device to answer (1800)"
     )
+    start.add_argument(
+        "--confirm-timeout", type=int, default=600, metavar="SECONDS", help="config: as for push"
+    )
+    start.add_argument("--require", action="append", metavar="UNIT", help="config: as for push; repeatable")
+    start.add_argument("--min-agent", default="0", metavar="VERSION", help="config: as for push")
     resume = deeds.add_parser("resume", help="go on with one that was interrupted, or halted")
     resume.add_argument("--retry", action="store_true", help="give it again to those who failed")
     for action, run in ((start, _start), (resume, _resume)):
@@ -86,12 +95,13 @@ async def _start(given: argparse.Namespace) -> int:
     from agent.fleet.rollout import STAGES, plan
     from agent.fleet.rollout_file import RolloutFile
     from agent.fleet.rollout_sight import kinds_of
-    from agent.fleet.rollout_source import digest, give, name_of
+    from agent.fleet.rollout_source import confirming, digest, give, name_of
     from agent.fleet.signing import chosen
 
     keyring, file = Keyring(given.keys), RolloutFile(given.state)
     devices = chosen(keyring, None)
-    source = {"file": str(given.file.resolve()), "sha256": digest(given.file), "scope": given.scope}
+    source = {"file": str(given.file.resolve()), "sha256": digest(given.file)}
+    source |= {name: getattr(given, name) for name in OPTIONS}
     with file.running():
         async with _listening(given) as (watch, hear):
             known = {name: watch.of(name) for name in devices}
@@ -104,16 +114,16 @@ async def _start(given: argparse.Namespace) -> int:
                 soak_s=given.soak,
                 patience_s=given.patience,
             )
-            giving = give(given, keyring, rollout.what, source)
+            work = give(given, keyring, rollout.what, source), confirming(given, keyring, rollout.what)
             file.create(rollout, source)
-            return await _conduct(given, file, watch, hear, giving)
+            return await _conduct(given, file, watch, hear, work)
 
 
 async def _resume(given: argparse.Namespace) -> int:
     from agent.fleet.keyring import Keyring
     from agent.fleet.rollout import State, resumed
     from agent.fleet.rollout_file import RolloutFile
-    from agent.fleet.rollout_source import give
+    from agent.fleet.rollout_source import confirming, give
 
     keyring, file = Keyring(given.keys), RolloutFile(given.state)
     with file.running():
@@ -121,9 +131,10 @@ async def _resume(given: argparse.Namespace) -> int:
             if change.rollout.state is State.HALTED:
                 who, why = _who_and_why(given)
                 change.rollout = resumed(change.rollout, who, why, time.time(), again=given.retry)
-            giving = give(given, keyring, change.rollout.what, change.source)
+            what = change.rollout.what
+            work = give(given, keyring, what, change.source), confirming(given, keyring, what)
         async with _listening(given) as (watch, hear):
-            return await _conduct(given, file, watch, hear, giving)
+            return await _conduct(given, file, watch, hear, work)
 
 
 @asynccontextmanager
@@ -147,11 +158,11 @@ async def _listening(given: argparse.Namespace) -> "AsyncIterator[tuple[Watch, l
 
 
 async def _conduct(
-    given: argparse.Namespace, file: "RolloutFile", watch: "Watch", hear: list[Any], giving: "Give"
+    given: argparse.Namespace, file: "RolloutFile", watch: "Watch", hear: list[Any], work: "Work"
 ) -> int:
     from agent.fleet.rollout_run import Conductor
 
-    conductor = Conductor(file, watch, giving, lambda before, now: _tell(given, before, now))
+    conductor = Conductor(file, watch, *work, lambda before, now: _tell(given, before, now))
     hear.append(conductor.hear)
     rollout = await conductor.run()
     online.tell(given, _summary(rollout))

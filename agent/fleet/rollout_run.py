@@ -6,11 +6,12 @@ where it was: what may not have been left at the broker is left there again.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
 
-from agent.fleet.rollout import Rollout, Seen, State, given, step, uncertain
+from agent.fleet.rollout import Outcome, Rollout, Seen, State, given, step, uncertain
 from agent.fleet.rollout_file import RolloutFile
 from agent.fleet.rollout_sight import Heard, seen
 from agent.fleet.sight import Change, Watch
@@ -22,6 +23,8 @@ TICK_S = 1.0
 AGAIN_S = 5.0
 """Before a broker is tried again that was lost."""
 
+Answer = Callable[[Mapping[str, Mapping[str, Any]]], Awaitable[None]]
+"""Say what is to be said to devices that have it and show these birth messages. Raises ConnectionLost."""
 Give = Callable[[Sequence[str]], Awaitable[dict[str, int]]]
 """Leave the document for these devices; the version that each has got. Raises ConnectionLost."""
 
@@ -32,10 +35,16 @@ class Conductor:
     """One process at a time, for as long as the rollout runs."""
 
     def __init__(
-        self, file: RolloutFile, watch: Watch, give: Give, told: Callable[[Rollout, Rollout], object]
+        self,
+        file: RolloutFile,
+        watch: Watch,
+        give: Give,
+        answer: Answer,
+        told: Callable[[Rollout, Rollout], object],
     ) -> None:
         """`told` hears of the rollout as it was and as it is, whenever it has changed."""
-        self._file, self._watch, self._give, self._told = file, watch, give, told
+        self._file, self._watch = file, watch
+        self._give, self._answer, self._told = give, answer, told
         self._heard: dict[str, Heard] = {}
         self._news = asyncio.Event()
 
@@ -71,7 +80,20 @@ class Conductor:
         for start in range(0, len(waiting), AT_ONCE):
             if not await self._leave(waiting[start : start + AT_ONCE]):
                 break
+        await self._answer_births(rollout)
         return rollout
+
+    async def _answer_births(self, rollout: Rollout) -> None:
+        """An answer that is lost is given again at the next step."""
+        births = {
+            name: self._watch.devices[name].birth
+            for name, each in rollout.members.items()
+            if each.outcome is Outcome.GIVEN and name in self._watch.devices
+        }
+        try:
+            await self._answer(births)
+        except ConnectionLost as lost:
+            log.warning("not answered", reason=str(lost))
 
     async def _leave(self, devices: Sequence[str]) -> bool:
         """Whether the broker has it for all of these, and the rollout still runs."""

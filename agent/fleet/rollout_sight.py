@@ -77,10 +77,18 @@ def _config(online: bool, ver: int, report: Mapping[str, Any]) -> Seen:
     if report.get("version") != ver:
         return Seen(online)
     state, reasons = report.get("state"), report.get("reasons")
-    told = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
+    told = "; ".join(_mistake(each) for each in reasons) if isinstance(reasons, list) else ""
     if state in WENT_WELL:
         return Seen(online, went_well=True)
     return Seen(online, went_well=False, reason=f"{state}: {told}") if state in WENT_WRONG else Seen(online)
+
+
+def _mistake(told: object) -> str:
+    """As a mistake in a config is told."""
+    match told:
+        case {"path": path, "expected": expected, "found": found}:
+            return f"{path}: expected {expected}, got {found}"
+    return str(told)
 
 
 def _reason(data: Mapping[str, Any]) -> str:
