@@ -75,8 +75,9 @@ def recheck(
         report = verify(shelf, VerifierKey(origin, pinned.public), receipt_keys, (), watch)
     except Broken as broken:
         return Report(origin=origin, failure=broken.failure)
-    if report.failure is None:
-        report = replace(report, failure=_against_itself(store, ledger))
+    # A receipt is the device's note as well: it was read as one more.
+    own = max(0, report.checkpoints - len(shelf.receipts))
+    report = replace(report, checkpoints=own, failure=report.failure or _against_itself(store, ledger))
     open_ends = () if report.failure else tuple(_open_ends(store, ledger))
     return replace(report, incomplete=(*report.incomplete, *open_ends))
 
