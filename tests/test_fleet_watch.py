@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.fleet import watch_rows
 from agent.fleet.alarms import ALARMS, ENDS
+from agent.fleet.device_log import Ranges
+from agent.fleet.listener import Listener
 from agent.fleet.sight import Change, Watch
-from agent.fleet.watch_history import seed
-from tests.brokers import BROKERS, AnyBroker, broker_of, connected
+from agent.fleet.watch_history import read
+from tests.brokers import BROKERS, AnyBroker, News, broker_of, connected, running, server
 from tests.desk import NOW, Desk, Journal
 from tests.test_collect import COMMAND, DEVICE, ROOT, collecting, line
 
@@ -155,7 +159,8 @@ def test_the_fleet_s_file_tells_what_was_before(tmp_path: Path) -> None:
     desk.take(now=NOW + 1000)
     desk.close()
     watch = Watch()
-    seed(watch, tmp_path / "fleet.db", None)
+    for past in read(tmp_path / "fleet.db", None):
+        watch.recall(past)
     sight = watch.devices[DEVICE]
     assert (sight.backlog, sight.signed, sight.state) == (30, 100, "unknown")
     assert sight.waiting == 1_795_508_130.123456
@@ -163,6 +168,30 @@ def test_the_fleet_s_file_tells_what_was_before(tmp_path: Path) -> None:
     entries(watch, *journal.lines[40:60], *journal.lines[90:])
     assert sight.backlog == 0
     assert sight.facts()["waiting_since"] is None
+
+
+def test_what_was_not_heard_is_caught_up_with_from_the_fleet_s_file(tmp_path: Path) -> None:
+    desk, journal, watch = Desk(tmp_path / "fleet.db"), Journal().grow(100), Watch()
+    told(watch, "state", BIRTH)
+    entries(watch, *journal.lines[:20], *journal.lines[80:])
+    noted(watch, journal)
+    sight = watch.devices[DEVICE]
+    assert sight.backlog == 60
+    desk.take(journal.born(), journal.sent(*range(1, 91)), journal.noted())
+    desk.close()
+    for past in read(tmp_path / "fleet.db", DEVICE, latest=0):
+        watch.recall(past)
+    assert (sight.backlog, sight.state) == (0, "online")
+    assert sight.alarms == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=12))
+def test_spans_in_any_order_are_the_numbers_in_them(spans: list[tuple[int, int]]) -> None:
+    ranges, one_by_one = Ranges.of((first, first + more) for first, more in spans), Ranges()
+    for first, more in spans:
+        for number in range(first, first + more + 1):
+            one_by_one.add(number)
+    assert ranges.spans == one_by_one.spans
 
 
 @pytest.mark.parametrize(
@@ -221,6 +250,37 @@ async def test_each_change_is_an_object_until_interrupted(broker: AnyBroker) -> 
     assert process.returncode == 0
     assert [each["change"] for each in found] == ["entries", "alarm"]
     assert found[1]["alarm"]["text"] == "door forced"
+
+
+async def test_at_no_terminal_it_is_a_line_for_who_comes_and_goes_and_for_each_alarm(
+    broker: AnyBroker,
+) -> None:
+    async with connected(broker.port, "a-device") as device:
+        await device.publish(f"{UP}/state", json.dumps(BIRTH).encode(), retain=True)
+        async with collecting(*at(broker), action="watch") as process:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"van-0042  online\n"
+            await device.publish(f"{UP}/entries", alarm(1, "door.forced", "B\x1b7"))
+            said = await process.stdout.readline()
+            assert said == b"2026-11-24T08:15:30.123456Z  van-0042  door forced  B?7\n"
+            process.send_signal(signal.SIGTERM)
+            await process.communicate()
+    assert process.returncode == 0
+
+
+async def test_a_broker_that_comes_back_is_heard_again(broker: AnyBroker) -> None:
+    watch, news = Watch(), News()
+    listener = Listener(server(broker.port, "a-watch"), "+", watch)
+    listener.told = news.look
+    async with running(listener.run()):
+        await news.until(lambda: listener.problem is None)
+        await broker.stop()
+        await news.until(lambda: listener.problem is not None)
+        await broker.start()
+        await news.until(lambda: listener.problem is None)
+        async with connected(broker.port, "a-device") as device:
+            await device.publish(f"{UP}/state", json.dumps(BIRTH).encode())
+        await news.until(lambda: DEVICE in watch.devices)
 
 
 async def test_a_broker_that_is_not_there_is_told_of(tmp_path: Path) -> None:

@@ -98,12 +98,20 @@ class Ranges:
 
     @classmethod
     def of(cls, spans: Iterable[tuple[int, int]]) -> Self:
-        """First and last of each, rising, with something missing between two."""
+        """First and last of each; in any order, and they may overlap."""
         ranges = cls()
-        for first, last in spans:
-            ranges._starts.append(first)
-            ranges._ends.append(last)
+        for first, last in sorted(spans):
+            if ranges._ends and first <= ranges._ends[-1] + 1:
+                ranges._ends[-1] = max(last, ranges._ends[-1])
+            else:
+                ranges._starts.append(first)
+                ranges._ends.append(last)
         return ranges
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First and last of each range."""
+        return list(zip(self._starts, self._ends, strict=True))
 
     def add(self, number: int) -> bool:
         """Whether it was not there before."""

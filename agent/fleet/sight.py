@@ -10,7 +10,7 @@ business of the fleet's file, which may be read in first (`seed`).
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -173,14 +173,33 @@ class Watch:
                 sight.head = claims.ver, claims.iat
         return [], []
 
-    def seed(self, device: str, epoch: str, *, signed: int, heard: Ranges, lines: Iterable[bytes]) -> Sight:
-        """What is known of a journal already; `lines` are its latest, oldest first."""
-        sight = self.of(device)
-        for line in lines:
+    def recall(self, past: "Past") -> None:
+        """What somebody else has heard of a device, before or meanwhile."""
+        sight = self.of(past.device)
+        for line in past.lines:
             _heard(sight, line)
-        sight.log.epochs[epoch] = heard
-        sight.whole, sight.epoch, sight.signed = True, epoch, signed
-        return sight
+        sight.alarms = sorted([*sight.alarms, *past.alarms], key=lambda alarm: alarm.at)[-MOST:]
+        if sight.epoch in ("", past.epoch):
+            heard = sight.log.epochs.get(past.epoch, Ranges())
+            sight.log.epochs[past.epoch] = Ranges.of([*heard.spans, *past.spans])
+            sight.whole, sight.epoch, sight.signed = True, past.epoch, sight.signed or past.signed
+            sight.waiting = past.since if sight.backlog else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What the fleet's file has of a device's newest journal."""
+
+    device: str
+    epoch: str
+    signed: int
+    spans: Sequence[tuple[int, int]]
+    """First and last of each run of entries that are here, or will not come."""
+    since: float | None
+    """When the last was made before the first that is missing."""
+    lines: Sequence[bytes] = ()
+    """The latest, oldest first."""
+    alarms: Sequence[Alarm] = ()
 
 
 def _born(sight: Sight, state: Mapping[str, Any]) -> None:

@@ -6,14 +6,13 @@ typed or in a file, 74 the fleet's file cannot be read.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.fleet import broker, online
 
@@ -26,6 +25,9 @@ NAME = "postern-watch"
 EXIT_FAILED, EXIT_USAGE, EXIT_STORE = 1, 2, 74
 WITHIN_S = 30.0
 """Longest that `--once` listens."""
+
+CATCH_UP_S = 10.0
+"""Between two looks at the fleet's file."""
 
 Told = Callable[[Sequence["Change"]], None]
 
@@ -53,16 +55,15 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(given: argparse.Namespace) -> int:
     from agent.fleet.sight import Watch
     from agent.fleet.store import StoreFailed
-    from agent.fleet.watch_history import seed
+    from agent.fleet.watch_history import read
     from agent.mqtt import ConnectionLost
 
     watch = Watch()
     try:
         server = broker.server(given, NAME)
         if given.store is not None:
-            if not given.store.is_file():
-                raise StoreFailed(f"{given.store}: expected a fleet's file, got none")
-            seed(watch, given.store, None if given.device == "+" else given.device)
+            for past in read(given.store, _only(given)):
+                watch.recall(past)
         asyncio.run(_once(given, server, watch) if given.once else _follow(given, server, watch))
     except StoreFailed as error:
         return _failed(error, EXIT_STORE)
@@ -73,6 +74,10 @@ def run(given: argparse.Namespace) -> int:
     except (OSError, IndexError, ValueError) as error:
         return _failed(error, EXIT_USAGE)
     return 0
+
+
+def _only(given: argparse.Namespace) -> str | None:
+    return None if given.device == "+" else str(given.device)
 
 
 def _failed(error: Exception, code: int) -> int:
@@ -114,6 +119,7 @@ def _show(watch: "Watch") -> None:
 
 
 async def _follow(given: argparse.Namespace, server: "Server", watch: "Watch") -> None:
+    from agent.fleet.keyboard import quits_on_q
     from agent.fleet.listener import Listener
 
     listener = Listener(server, given.device, watch)
@@ -121,30 +127,47 @@ async def _follow(given: argparse.Namespace, server: "Server", watch: "Watch") -
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        if given.json or not sys.stdout.isatty() or not await _on_screen(watch, listener, running):
-            listener.told = _as_json(watch) if given.json else _as_lines(watch, listener)
-            await running
+    screen = None if given.json or not sys.stdout.isatty() else _screen(watch, listener)
+    if screen is None:
+        listener.told = _as_json(watch) if given.json else _as_lines(watch, listener)
+    work = [each for each in (screen, _catch_up(given, watch) if given.store else None) if each is not None]
+    with quits_on_q(running.cancel):
+        await _until_ended(running, work)
 
 
-async def _on_screen(watch: "Watch", listener: "Listener", running: "asyncio.Task[None]") -> bool:
-    """Draw until the listener is ended; False where rich is not there."""
+async def _until_ended(running: "asyncio.Task[None]", work: "Sequence[Coroutine[Any, Any, None]]") -> None:
+    """Do all of it until the first is cancelled. What another raises is raised."""
+    beside = [asyncio.create_task(each) for each in work]
     try:
-        from agent.fleet.watch_screen import Screen, quits_on_q
+        await asyncio.wait((running, *beside), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (running, *beside):
+            task.cancel()
+        ends = await asyncio.gather(running, *beside, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
+
+
+def _screen(watch: "Watch", listener: "Listener") -> "Coroutine[Any, Any, None] | None":
+    """None where rich is not there."""
+    try:
+        from agent.fleet.watch_screen import Screen
     except ImportError:
-        return False
+        return None
     screen = Screen(watch, lambda: listener.problem)
     listener.told = lambda _: screen.refresh()
-    with quits_on_q(running.cancel):
-        drawing = asyncio.create_task(screen.run(), name="screen")
-        try:
-            await asyncio.wait((running, drawing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            drawing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await drawing
-    await running
-    return True
+    return screen.run()
+
+
+async def _catch_up(given: argparse.Namespace, watch: "Watch") -> None:
+    """For ever: whatever passed between reading the file and hearing the broker is in the file soon."""
+    from agent.fleet.watch_history import read
+
+    while True:
+        await asyncio.sleep(CATCH_UP_S)
+        for past in await asyncio.to_thread(read, given.store, _only(given), latest=0):
+            watch.recall(past)
 
 
 def _as_json(watch: "Watch") -> Told:

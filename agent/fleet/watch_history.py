@@ -1,44 +1,55 @@
-"""What the fleet's file tells of the time before a watch began. Blocking."""
+"""What the fleet's file tells a watch: of the time before it began, and of what it did not hear. Blocking."""
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from agent.fleet.alarms import MOST, Alarm
-from agent.fleet.device_log import Ranges
+from agent.fleet.alarms import Alarm
 from agent.fleet.findings import Range
-from agent.fleet.sight import Watch, seconds
-from agent.fleet.store import Ledger, Store
+from agent.fleet.sight import Past, seconds
+from agent.fleet.store import Ledger, Store, StoreFailed
 
 LATEST = 2000
 """Entries of each journal that are looked through for alarms and positions."""
 
 
-def seed(watch: Watch, path: Path, only: str | None) -> None:
-    """Raises StoreFailed."""
+def read(path: Path, only: str | None, *, latest: int = LATEST) -> list[Past]:
+    """Of each device, or of one; with no `latest` lines only what is here and what is missing.
+
+    Raises StoreFailed.
+    """
+    if not path.is_file():
+        raise StoreFailed(f"{path}: expected a fleet's file, got none")
     store = Store(path)
     try:
         with store.reading():
-            for device, _ in store.devices():
-                if only in (None, device):
-                    _device(watch, store, device)
+            return [
+                past
+                for device, _ in store.devices()
+                if only in (None, device)
+                for past in _of(store, device, latest)
+            ]
     finally:
         store.close()
 
 
-def _device(watch: Watch, store: Store, device: str) -> None:
-    sight = watch.of(device)
-    for ledger in store.ledgers(device):
+def _of(store: Store, device: str, latest: int) -> Iterator[Past]:
+    for ledger in store.ledgers(device)[-1:]:
         missing = store.missing(ledger, ledger.signed)
-        sight = watch.seed(
-            device,
-            ledger.epoch,
+        yield Past(
+            device=device,
+            epoch=ledger.epoch,
             signed=ledger.signed,
-            heard=_heard(missing, max(ledger.signed, store.lines.highest(ledger.id))),
-            lines=store.lines.latest(ledger.id, LATEST),
+            spans=_here(missing, max(ledger.signed, store.lines.highest(ledger.id))),
+            since=_since(store, ledger, missing),
+            lines=store.lines.latest(ledger.id, latest),
+            alarms=_findings(store, device) if latest else (),
         )
-        sight.waiting = _since(store, ledger, missing)
-    found = [
+
+
+def _findings(store: Store, device: str) -> list[Alarm]:
+    return [
         Alarm(
             device=device,
             at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(each.at)),
@@ -49,17 +60,16 @@ def _device(watch: Watch, store: Store, device: str) -> None:
         )
         for each in store.findings.all(device)
     ]
-    sight.alarms = sorted([*sight.alarms, *found], key=lambda alarm: alarm.at)[-MOST:]
 
 
-def _heard(missing: list[Range], highest: int) -> Ranges:
+def _here(missing: list[Range], highest: int) -> list[Range]:
     """All up to the highest but what is missing."""
     spans, first = [], 1
     for gap in missing:
         if gap[0] > first:
             spans.append((first, gap[0] - 1))
         first = gap[1] + 1
-    return Ranges.of([*spans, (first, highest)] if first <= highest else spans)
+    return [*spans, (first, highest)] if first <= highest else spans
 
 
 def _since(store: Store, ledger: Ledger, missing: list[Range]) -> float | None:

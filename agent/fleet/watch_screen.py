@@ -1,13 +1,9 @@
-"""The watch at a terminal, drawn by rich: the devices above, the alarms below. `q` ends it."""
+"""The watch at a terminal, drawn by rich: the devices above, the alarms below."""
 
 import asyncio
 import contextlib
-import os
-import sys
-import termios
 import time
-import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -109,28 +105,3 @@ class Screen:
             style = "dim" if alarm.over else "bold red" if alarm.grave else "yellow"
             table.add_row(*(Text(cell) for cell in watch_rows.alarm_line(alarm, now)), style=style)
         return table
-
-
-@contextlib.contextmanager
-def quits_on_q(quit_: Callable[[], object]) -> Iterator[None]:
-    """Calls it when `q` is typed; the terminal is as before in the end."""
-    keyboard = sys.stdin.fileno()
-    if not os.isatty(keyboard):
-        yield
-        return
-    loop, before = asyncio.get_running_loop(), termios.tcgetattr(keyboard)
-
-    def typed() -> None:
-        keys = os.read(keyboard, 64)
-        if not keys:
-            loop.remove_reader(keyboard)
-        if not keys or b"q" in keys.lower():
-            quit_()
-
-    tty.setcbreak(keyboard)
-    loop.add_reader(keyboard, typed)
-    try:
-        yield
-    finally:
-        loop.remove_reader(keyboard)
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
