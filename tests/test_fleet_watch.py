@@ -21,6 +21,8 @@ from agent.fleet.device_log import Ranges
 from agent.fleet.listener import Listener
 from agent.fleet.sight import Change, Watch
 from agent.fleet.watch_history import read
+from agent.schema.entry_types import CATALOGUE
+from agent.trial import State
 from tests.brokers import BROKERS, AnyBroker, News, broker_of, connected, running, server
 from tests.desk import NOW, Desk, Journal
 from tests.test_collect import COMMAND, DEVICE, ROOT, collecting, line
@@ -80,6 +82,13 @@ def test_a_new_journal_starts_its_backlog_anew() -> None:
     noted(watch, Journal().grow(10))
     told(watch, "state", {**BIRTH, "epoch": "e2"})
     assert watch.devices[DEVICE].signed == 0
+
+
+def test_every_alarm_and_every_end_of_one_is_an_entry_that_devices_make() -> None:
+    named = {*ALARMS, *ENDS, *(begun for known in ENDS.values() for begun in known)}
+    configs = {f"config.{state}" for state in State}
+    # The second word of an entry that is told twice has a name of its own here.
+    assert named - CATALOGUE.keys() - configs == {"clock.agreed"}
 
 
 @pytest.mark.parametrize("kind", sorted(ALARMS))

@@ -114,8 +114,7 @@ class Operator:
     async def types(self, action: str, *words: str) -> tuple[int | None, list[dict[str, Any]]]:
         """Exit code, and what it says."""
         async with collecting(*self.words(action, *words), action="rollout") as process:
-            said, complaints = await process.communicate()
-        assert not complaints or action == "start" or process.returncode, complaints
+            said, _ = await process.communicate()
         return process.returncode, [json.loads(each) for each in said.splitlines()]
 
     def starts(self, *words: str) -> tuple[str, ...]:

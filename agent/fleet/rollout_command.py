@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from agent.fleet import online
 
 if TYPE_CHECKING:
+    from agent.fleet.listener import Listener
     from agent.fleet.rollout import Member, Rollout
     from agent.fleet.rollout_file import RolloutFile
     from agent.fleet.rollout_run import Answer, Give
@@ -103,7 +104,7 @@ async def _start(given: argparse.Namespace) -> int:
     source = {"file": str(given.file.resolve()), "sha256": digest(given.file)}
     source |= {name: getattr(given, name) for name in OPTIONS}
     with file.running():
-        async with _listening(given) as (watch, hear):
+        async with _listening(given) as (watch, listener):
             known = {name: watch.of(name) for name in devices}
             rollout = plan(
                 given.id or f"r-{secrets.token_hex(4)}",
@@ -116,7 +117,7 @@ async def _start(given: argparse.Namespace) -> int:
             )
             work = give(given, keyring, rollout.what, source), confirming(given, keyring, rollout.what)
             file.create(rollout, source)
-            return await _conduct(given, file, watch, hear, work)
+            return await _conduct(given, file, watch, listener, work)
 
 
 async def _resume(given: argparse.Namespace) -> int:
@@ -133,24 +134,22 @@ async def _resume(given: argparse.Namespace) -> int:
                 change.rollout = resumed(change.rollout, who, why, time.time(), again=given.retry)
             what = change.rollout.what
             work = give(given, keyring, what, change.source), confirming(given, keyring, what)
-        async with _listening(given) as (watch, hear):
-            return await _conduct(given, file, watch, hear, work)
+        async with _listening(given) as (watch, listener):
+            return await _conduct(given, file, watch, listener, work)
 
 
 @asynccontextmanager
-async def _listening(given: argparse.Namespace) -> "AsyncIterator[tuple[Watch, list[Any]]]":
-    """What all devices show, kept up to date; whom the list holds hears of it."""
+async def _listening(given: argparse.Namespace) -> "AsyncIterator[tuple[Watch, Listener]]":
+    """What all devices show, kept up to date."""
     from agent.fleet.listener import Listener
     from agent.fleet.sight import Watch
 
-    watch, hear = Watch(), list[Any]()
-    server = online.server(given)
+    watch, server = Watch(), online.server(given)
     await Listener(server, "+", watch).once(given.quiet, WITHIN_S)
     listener = Listener(server, "+", watch)
-    listener.told = lambda changes: [each(changes) for each in hear]
     running = asyncio.create_task(listener.run(), name="listener")
     try:
-        yield watch, hear
+        yield watch, listener
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -158,12 +157,12 @@ async def _listening(given: argparse.Namespace) -> "AsyncIterator[tuple[Watch, l
 
 
 async def _conduct(
-    given: argparse.Namespace, file: "RolloutFile", watch: "Watch", hear: list[Any], work: "Work"
+    given: argparse.Namespace, file: "RolloutFile", watch: "Watch", listener: "Listener", work: "Work"
 ) -> int:
     from agent.fleet.rollout_run import Conductor
 
     conductor = Conductor(file, watch, *work, lambda before, now: _tell(given, before, now))
-    hear.append(conductor.hear)
+    listener.told = conductor.hear
     rollout = await conductor.run()
     online.tell(given, _summary(rollout))
     return _code(rollout)
