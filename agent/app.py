@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,6 +37,7 @@ from agent.jws import Signer
 from agent.keystore import FOLDER, Keystore
 from agent.ledger import TILE
 from agent.liaison import Liaison
+from agent.locker.caretaker import Caretaker
 from agent.locker.codes import Codes
 from agent.locker.desk import LockerDesk
 from agent.locker.office import KeyedOffice
@@ -175,6 +176,7 @@ class App:
             provision=self.provisioning.arrived,
             house=self,
         )
+        self.caretaker = Caretaker(self.decider, self.journal, self.units, self)
         label = Label(file.device.tenant, file.device.id)
         self.ferry = Ferry(
             config.state,
@@ -252,6 +254,7 @@ class App:
                     "ferry": lambda _: self.ferry.look(),
                     "config_revert": self.changeover.revert,
                     **self.vault.answers(),
+                    **self.caretaker.answers(),
                 },
             ):
                 await self._run_tasks(self.uplink)
@@ -274,13 +277,13 @@ class App:
         self.restarting = True
         self._stop.set()
 
-    async def visit(self, work: Callable[[Vault], Awaitable[T]]) -> T:
+    async def visit(self, work: Callable[[Self], Awaitable[T]]) -> T:
         """What a command does in this house while no agent runs: nothing is opened but the journal."""
         self.rescue = await self._open_journal()
         self._restore()
         try:
             await self.vault.resume()
-            return await work(self.vault)
+            return await work(self)
         finally:
             self.decider.finish()
             await self.journal.close()

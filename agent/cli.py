@@ -11,13 +11,15 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import VERSION, logs
 
 if TYPE_CHECKING:
+    from agent.app import App
+    from agent.config import Config
     from agent.devices import Found
 
 EXIT_FAILED, EXIT_USAGE, EXIT_JOURNAL, EXIT_HELD, EXIT_INTERRUPTED = 1, 2, 74, 75, 130
@@ -96,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     from agent.audit.command import add_commands as add_journal
     from agent.cards_command import add_commands as add_cards
     from agent.config_command import add_commands as add_config
+    from agent.doors_command import add_commands as add_doors
     from agent.enrol_command import add_commands as add_enrol
     from agent.ferry_command import add_commands as add_ferry
     from agent.fleet.command import add_commands as add_fleet
@@ -111,12 +114,41 @@ def _parser() -> argparse.ArgumentParser:
     add_fleet(commands)
     add_roster(commands)
     add_cards(commands)
+    add_doors(commands)
     add_schema(commands)
     return parser
 
 
 def config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help=f"config file ({CONFIG})")
+
+
+def ask_agent(
+    config: "Config",
+    running: Callable[[Path], Awaitable[Mapping[str, Any]]],
+    stopped: "Callable[[App], Awaitable[Mapping[str, Any]]]",
+) -> Mapping[str, Any]:
+    """Ask the agent that runs at this socket; where none does, do it here. Raises JournalFailed."""
+    from agent import control
+    from agent.app import App
+    from agent.keyfile import BadKeyFile
+    from agent.writer import JournalBusy
+
+    async def told() -> Mapping[str, Any]:
+        try:
+            return await running(config.state / control.SOCKET)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return await App(config).visit(stopped)
+
+    try:
+        return asyncio.run(told())
+    except (ValueError, BadKeyFile) as wrong:
+        raise Mistake(str(wrong)) from wrong
+    except JournalBusy as busy:
+        print(f"an agent holds the journal and does not answer: {busy}", file=sys.stderr)
+        raise SystemExit(EXIT_HELD) from busy
+    except (OSError, TimeoutError) as error:
+        raise SystemExit(f"{config.state}: {error}") from error
 
 
 # Each command imports what it needs: `postern check` need not wait for a broker library.

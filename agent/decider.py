@@ -218,8 +218,11 @@ class Decider:
 
     # -- decisions --------------------------------------------------------------------------------
 
-    def decide_on(self, event: Any, counters: Mapping[str, Any] | None = None) -> None:
-        """Decide, remember, and leave the orders to the performer; `counters` are committed with it."""
+    def decide_on(self, event: Any, counters: Mapping[str, Any] | None = None) -> asyncio.Future[None] | None:
+        """Decide, remember, and leave the orders to the performer; `counters` are committed with it.
+
+        Done once that is on stable storage; None where there is nothing to remember.
+        """
         roster = self._intake.roster
         standing = roster.authority.standing(event.at)
         decision = self.desk.decide(event, standing)
@@ -238,6 +241,7 @@ class Decider:
         for order in decision.dropped:
             self._house.dropped(order)
         self._wake_later()
+        return done
 
     def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
         """Have a door opened at the fleet's word: why it will not be, or nothing.

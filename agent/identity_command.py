@@ -4,7 +4,6 @@ Both ask a running agent over its socket; while none runs they open the journal 
 """
 
 import argparse
-import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,9 +14,6 @@ from agent.keystore import SEALED
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
-
-    from agent.config import Config
-    from agent.vault import Vault
 
 EXIT_USAGE, EXIT_JOURNAL = 2, 74
 
@@ -49,6 +45,7 @@ def _config_option(parser: argparse.ArgumentParser) -> None:
 
 def _wipe(given: argparse.Namespace) -> int:
     from agent import control
+    from agent.cli import ask_agent
     from agent.config import load
     from agent.keystore import Keystore
     from agent.writer import JournalFailed
@@ -60,10 +57,10 @@ def _wipe(given: argparse.Namespace) -> int:
         print(f"nothing wiped: expected {device}, got {typed!r:.60}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        told = _told(
+        told = ask_agent(
             config,
             lambda path: control.ask(path, "wipe", device=device),
-            lambda vault: vault.wipe("operator"),
+            lambda app: app.vault.wipe("operator"),
         )
     except JournalFailed as failed:
         # What must go goes, recorded by its mark; the entry follows when there is a journal again.
@@ -91,6 +88,7 @@ def _say_what_is_left(credentials: Sequence[str]) -> None:
 
 def _export(given: argparse.Namespace) -> int:
     from agent import control
+    from agent.cli import ask_agent
     from agent.config import load
 
     subject = given.subject
@@ -103,10 +101,10 @@ def _export(given: argparse.Namespace) -> int:
             told["next"] = more["next"]
         return told
 
-    told = _told(
+    told = ask_agent(
         load(given.config),
         lambda path: whole(lambda after: control.ask(path, "identity", subject=subject, after=after)),
-        lambda vault: whole(lambda after: vault.identity.export(subject, after)),
+        lambda app: whole(lambda after: app.vault.identity.export(subject, after)),
     )
     print(json.dumps({**told, "entries": [json.loads(line) for line in told["entries"]]}, indent=2))
     return 0
@@ -114,44 +112,16 @@ def _export(given: argparse.Namespace) -> int:
 
 def _erase(given: argparse.Namespace) -> int:
     from agent import control
+    from agent.cli import ask_agent
     from agent.config import load
 
-    told = _told(
+    told = ask_agent(
         load(given.config),
         lambda path: control.ask(path, "erase", subject=given.subject),
-        lambda vault: vault.identity.erase(given.subject),
+        lambda app: app.vault.identity.erase(given.subject),
     )
     print(f"erased: {told['rows']} rows, {told['counters']} counters; past entries keep the reference alone")
     for key in told["remaining"]:
         print(f"still there until it is over by itself: {key}")
     print("A template in a fingerprint module is not found by reference: the fleet knows its slot.")
     return 0
-
-
-def _told(
-    config: "Config",
-    running: Callable[[Path], Awaitable[Told]],
-    stopped: "Callable[[Vault], Awaitable[Told]]",
-) -> Told:
-    """Ask the agent that runs at this socket; where none does, do it here. Raises JournalFailed."""
-    from agent import control
-    from agent.app import App
-    from agent.cli import EXIT_HELD, Mistake
-    from agent.keyfile import BadKeyFile
-    from agent.writer import JournalBusy
-
-    async def told() -> Told:
-        try:
-            return await running(config.state / control.SOCKET)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return await App(config).visit(stopped)
-
-    try:
-        return asyncio.run(told())
-    except (ValueError, BadKeyFile) as wrong:
-        raise Mistake(str(wrong)) from wrong
-    except JournalBusy as busy:
-        print(f"an agent holds the journal and does not answer: {busy}", file=sys.stderr)
-        raise SystemExit(EXIT_HELD) from busy
-    except (OSError, TimeoutError) as error:
-        raise SystemExit(f"{config.state}: {error}") from error

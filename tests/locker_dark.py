@@ -23,7 +23,6 @@ from agent.clock import NS, Moment, Trust
 from agent.config import Config
 from agent.locker.turn import COMPARTMENT
 from agent.units import Unit
-from agent.vault import Vault
 from agent.workflow import Order, Woken
 from drivers.readings import (
     Action,
@@ -156,9 +155,9 @@ class House:
 
     async def live(self, script: Callable[[Self], Any]) -> None:
         """Until the script is done. Raises PowerCut; then `self.remains` is what was on the disk."""
-        await self.app.visit(lambda _vault: self._live(_vault, script))
+        await self.app.visit(lambda _: self._live(script))
 
-    async def _live(self, _vault: Vault, script: Callable[[Self], Any]) -> None:
+    async def _live(self, script: Callable[[Self], Any]) -> None:
         tasks = [asyncio.ensure_future(part.run()) for part in (self.app.decider, self.app.performer)]
         try:
             self.app.decider.start()

@@ -99,6 +99,19 @@ class Status:
     doubt: str | None = None
     """The grant whose opening nobody saw the end of: it alone may try this compartment again."""
     job: Job | None = None
+    since: int | None = None
+    """When its word was last another, seconds since 1970 UTC."""
+
+    @property
+    def word(self) -> str:
+        """One word for how it is."""
+        if self.job is not None:
+            return str(self.job.opening.phase)
+        if self.quarantine is not None:
+            return "quarantined"
+        if self.parcel is None:
+            return "free"
+        return "expired" if self.expired else "returned" if self.returned else "occupied"
 
     @property
     def free(self) -> bool:
@@ -113,6 +126,7 @@ class Status:
             "quarantine": self.quarantine,
             "doubt": self.doubt,
             "job": self.job and self.job.dump(),
+            "since": self.since,
         }
 
     @classmethod

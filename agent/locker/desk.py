@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agent.clock import Moment
+from agent.clock import NS, Moment
 from agent.intake import Role, role_of
 from agent.locker.codes import Codes
+from agent.locker.compartments import Wall
 from agent.locker.events import BoardLost, DoorSeen, GrantShown, LeaseGiven, LockerEvent, PulseEnded
 from agent.locker.service import why_not
 from agent.locker.turn import Known, Locker, Office
@@ -43,6 +44,8 @@ class LockerDesk:
         self._workflow, self._codes, self._office = workflow, codes, office
         self._locked_down = locked_down
         self._records: Mapping[str, Any] = {}
+        self._out_since: dict[str, int] = {}
+        """Since when each compartment is out of service, seconds since 1970 UTC."""
 
     @property
     def duty(self) -> Locker:
@@ -55,6 +58,7 @@ class LockerDesk:
     def restore(self, records: Mapping[str, Any], at: Moment) -> None:
         self._records = records
         self.state = self._workflow.restore(records, at)
+        self._note_out(at)
 
     # -- from readings to events ------------------------------------------------------------------
 
@@ -79,7 +83,7 @@ class LockerDesk:
         """What became of a pulse, whether its unit took it or not."""
         if not isinstance(done.action, OpenDoor):
             return ()
-        compartment = self._workflow.rules.wall.of(unit, done.action.door)
+        compartment = self.wall.of(unit, done.action.door)
         if compartment is None:
             return ()
         ended = PulseEnded(
@@ -91,7 +95,7 @@ class LockerDesk:
         self, unit: str, door: int, told: Mapping[str, Any], at: Moment
     ) -> tuple[LeaseGiven, str] | None:
         """None for a door that is no compartment's."""
-        compartment = self._workflow.rules.wall.of(unit, door)
+        compartment = self.wall.of(unit, door)
         if compartment is None:
             return None
         event = LeaseGiven(
@@ -102,8 +106,7 @@ class LockerDesk:
             operator=told["operator"],
             reason=told["reason"],
         )
-        wall = self._workflow.rules.wall
-        refusal = why_not(self.state, wall, compartment.name, locked_down=self._locked_down(at))
+        refusal = why_not(self.state, self.wall, compartment.name, locked_down=self._locked_down(at))
         return event, refusal or ""
 
     def _shown(self, shown: GrantShown | None) -> Sequence[LockerEvent] | None:
@@ -113,7 +116,7 @@ class LockerDesk:
         self, unit: Unit, reading: DoorChanged | ContentChanged, at: Moment
     ) -> Sequence[LockerEvent] | None:
         """None for a door that is no compartment's: that is told as any unit's news is."""
-        compartment = self._workflow.rules.wall.of(unit.name, reading.door)
+        compartment = self.wall.of(unit.name, reading.door)
         if compartment is None:
             return None
         seen: dict[str, bool]
@@ -129,8 +132,15 @@ class LockerDesk:
         self, unit: Unit, at: Moment, reason: str, doors: range | None = None
     ) -> Sequence[LockerEvent] | None:
         """The unit's own news is told beside this."""
-        names = self._workflow.rules.wall.behind(unit.name, doors)
+        names = self.wall.behind(unit.name, doors)
         return (BoardLost(at=at, compartments=tuple(names), reason=reason),) if names else None
+
+    # -- those in charge --------------------------------------------------------------------------
+
+    @property
+    def wall(self) -> Wall:
+        """As it is built."""
+        return self._workflow.rules.wall
 
     # -- deciding ---------------------------------------------------------------------------------
 
@@ -148,18 +158,23 @@ class LockerDesk:
 
     def become(self, decision: Decision[Locker]) -> None:
         self.state = decision.state
+        if self.state.looked is not None:
+            self._note_out(self.state.looked)
+
+    def _note_out(self, at: Moment) -> None:
+        out = self.state.out
+        if out.keys() != self._out_since.keys():
+            self._out_since = {name: self._out_since.get(name, at.utc_ns // NS) for name in out}
 
     def wake_at(self) -> int | None:
         return self._workflow.wake_at(self.state)
 
     def told(self) -> Mapping[str, Any]:
         """Every compartment: what it is, how it is, never whose parcel it holds."""
-        return {
-            "compartments": {name: self._compartment(name) for name in self._workflow.rules.wall.compartments}
-        }
+        return {"compartments": {name: self._compartment(name) for name in self.wall.compartments}}
 
     def _compartment(self, name: str) -> dict[str, Any]:
-        built, status = self._workflow.rules.wall.compartments[name], self.state.status(name)
+        built, status = self.wall.compartments[name], self.state.status(name)
         door = self.state.door(name)
         return {
             "unit": built.unit,
@@ -168,21 +183,8 @@ class LockerDesk:
             "latched": door.latched,
             "closed": door.closed,
             "content": door.occupied,
-            "state": _word(name, self.state),
+            "state": "out_of_service" if name in self.state.out else status.word,
             "reason": self.state.out.get(name) or status.quarantine,
-            "since": status.until and int(status.until),
+            "since": self._out_since.get(name, status.since),
+            "until": status.until,
         }
-
-
-def _word(name: str, state: Locker) -> str:
-    """One word for how a compartment is."""
-    status = state.status(name)
-    if name in state.out:
-        return "out_of_service"
-    if status.job is not None:
-        return str(status.job.opening.phase)
-    if status.quarantine is not None:
-        return "quarantined"
-    if status.parcel is None:
-        return "free"
-    return "expired" if status.expired else "returned" if status.returned else "occupied"

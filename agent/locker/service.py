@@ -53,14 +53,33 @@ def open_for_service(turn: Turn, session: Session, unit: str, name: str, *, lock
     return openings.begin(turn, name, job)
 
 
+def why_not_seen_to(state: Locker, verb: str, name: str) -> str | None:
+    """Why a compartment cannot be taken out of use, or given back; None if it can."""
+    status = state.status(name)
+    match verb:
+        case "quarantine" if status.job is not None:
+            return f"its door is {status.word}"
+        case "quarantine" if status.quarantine is not None:
+            return f"it is in quarantine: {status.quarantine}"
+        case "release" if status.quarantine is None:
+            return "it is not in quarantine"
+        case "release" if state.door(name).latched is False or state.door(name).stands_open:
+            return "its door is not shut"
+    return None
+
+
 def see_to(turn: Turn, event: ServiceAsked) -> None:
     """Take a compartment out of use, or give it back."""
     name = event.compartment
     status = turn.state.status(name)
+    why = why_not_seen_to(turn.state, event.verb, name)
+    if why is not None:
+        turn.say("locker.service_refused", name, action=event.verb, reason=event.reason, why=why)
+        return
     match event.verb:
-        case "quarantine" if status.job is None:
+        case "quarantine":
             turn.quarantine(name, event.reason)
-        case "release" if status.quarantine is not None:
+        case "release":
             turn.put(name, replace(status, quarantine=None, doubt=None))
             turn.say("locker.compartment_released", name, reason=event.reason, was=status.quarantine)
             turn.become(loose={key: each for key, each in turn.state.loose.items() if key != name})

@@ -196,8 +196,11 @@ class Turn:
 
     def put(self, name: str, status: Status) -> None:
         """A compartment's new status, remembered."""
-        if status == self.state.status(name):
+        before = self.state.status(name)
+        if replace(status, since=before.since) == before:
             return
+        same = (status.word, status.parcel) == (before.word, before.parcel)
+        status = replace(status, since=before.since if same else self.at.utc_ns // NS)
         self.state = replace(self.state, statuses={**self.state.statuses, name: status})
         self.notes[COMPARTMENT + name] = status.dump()
 

@@ -101,6 +101,12 @@ LOCKER = (
         "A person has looked at the compartment, and it can be used again.",
         "reason was",
     ),
+    EntryType(
+        "locker.service_refused",
+        COMPARTMENT,
+        "What was asked at the command line does not fit how the compartment is.",
+        "action reason why",
+    ),
     EntryType("locker.in_service", UNIT, "The doors of a lock board can be used.", "compartments:count"),
     EntryType(
         "locker.out_of_service",
