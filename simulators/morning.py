@@ -129,10 +129,8 @@ class Morning:
 
     async def _wait_for_devices(self) -> None:
         self.view.step("the agent finds its eight devices")
-        await self._until(
-            lambda: self.tally.types["device.ready"] >= len(self.at.all()), "eight devices ready"
-        )
-        await self._until(lambda: self.at.gun.packeted, "the handheld in packet mode")
+        await until(lambda: self.tally.types["device.ready"] >= len(self.at.all()), "eight devices ready")
+        await until(lambda: self.at.gun.packeted, "the handheld in packet mode")
 
     async def _before_anyone_is_there(self) -> None:
         self.view.step("a scan before anybody has identified: refused")
@@ -142,12 +140,12 @@ class Morning:
         self.view.step("badge, and somebody else's finger: refused")
         self.at.finger.touch("somebody")
         await self._show_badge(COURIER)
-        await self._until(lambda: self.tally.types["identity.refused"] >= 1, "a refusal")
+        await until(lambda: self.tally.types["identity.refused"] >= 1, "a refusal")
         self.at.finger.lift()
         await asyncio.sleep(0.4)
         self.view.step("the right finger: a session opens")
         self.at.finger.touch("thumb")
-        await self._until(lambda: self.tally.types["custody.session_opened"] >= 1, "a session")
+        await until(lambda: self.tally.types["custody.session_opened"] >= 1, "a session")
         self.at.finger.lift()
 
     async def _load_the_van(self) -> None:
@@ -195,26 +193,26 @@ class Morning:
         self.view.step("the network is back: the backlog drains")
         self.network.restore()
         self.online = True
-        await self._until(lambda: self.tally.lost == 0, "every accepted scan with the fleet")
-        await self._until(lambda: self.tally.types["custody.handed_over"] >= 2, "the handover with the fleet")
+        await until(lambda: self.tally.lost == 0, "every accepted scan with the fleet")
+        await until(lambda: self.tally.types["custody.handed_over"] >= 2, "the handover with the fleet")
 
     async def _hand_to_colleague(self) -> None:
         self.view.step("two parcels handed to a colleague: badge and PIN")
         await self._control("POSTERN:HANDOVER:DRIVER")
         await self._offer(self.labels[2:4])
         await self._show_badge(COLLEAGUE)
-        await self._until(lambda: self.tally.shown[COLLEAGUE] > 0, "the colleague's badge")
+        await until(lambda: self.tally.shown[COLLEAGUE] > 0, "the colleague's badge")
         self.at.keypad.scan(PIN)
-        await self._until(lambda: self.tally.types["custody.handed_over"] >= 4, "the handover")
+        await until(lambda: self.tally.types["custody.handed_over"] >= 4, "the handover")
 
     async def _trip_over_the_cable(self) -> None:
         self.view.step("the handheld is unplugged and comes back under another name")
         was = self.tally.types["device.ready"]
         self.at.gun.unplug()
-        await self._until(lambda: self.tally.types["device.lost"] >= 1, "the loss")
+        await until(lambda: self.tally.types["device.lost"] >= 1, "the loss")
         self.at.gun.plug()
-        await self._until(lambda: self.tally.types["device.ready"] > was, "the handheld")
-        await self._until(lambda: self.at.gun.packeted, "the handheld in packet mode")
+        await until(lambda: self.tally.types["device.ready"] > was, "the handheld")
+        await until(lambda: self.at.gun.packeted, "the handheld in packet mode")
         for _ in range(2):
             label = self._new_sscc()
             await self._scan(f"]C100{label}", f"sscc:{label}", code_type=0x0F)
@@ -223,20 +221,20 @@ class Morning:
         self.view.step("the shift ends")
         was = self.tally.types["custody.session_closed"]
         await self._control("POSTERN:END")
-        await self._until(lambda: self.tally.types["custody.session_closed"] > was, "the end of the session")
-        await self._until(lambda: self.tally.lost == 0, "every accepted scan with the fleet")
+        await until(lambda: self.tally.types["custody.session_closed"] > was, "the end of the session")
+        await until(lambda: self.tally.lost == 0, "every accepted scan with the fleet")
         refused = self.tally.refused
-        await self._until(lambda: refused.total() >= self.tally.bad_tones, "every refusal with the fleet")
+        await until(lambda: refused.total() >= self.tally.bad_tones, "every refusal with the fleet")
 
     async def _relief(self) -> None:
         self.view.step("the relief driver's fingerprint card, and a finger it does not know: refused")
         was = self.tally.types["identity.refused"]
         await self._hold_card("stranger")
-        await self._until(lambda: self.tally.types["identity.refused"] > was, "a refusal")
+        await until(lambda: self.tally.types["identity.refused"] > was, "a refusal")
         self.view.step("its holder's finger: the card signs, and a session opens without badge or PIN")
         was = self.tally.types["custody.session_opened"]
         await self._hold_card("index")
-        await self._until(lambda: self.tally.types["custody.session_opened"] > was, "a session")
+        await until(lambda: self.tally.types["custody.session_opened"] > was, "a session")
         await self._breathe()
         label = self._new_sscc()
         await self._scan(f"]C100{label}", f"sscc:{label}", code_type=0x0F)
@@ -263,7 +261,7 @@ class Morning:
     async def _scan_badly(self, label: str, *, code_type: int = 0x03, desk: bool = False) -> None:
         bad = self.at.bad
         await self._read(label, code_type, desk=desk)
-        await self._until(lambda: self.at.bad > bad, "the bad tone")
+        await until(lambda: self.at.bad > bad, "the bad tone")
         self.tally.bad_tones += 1
 
     async def _control(self, words: str) -> None:
@@ -279,7 +277,7 @@ class Morning:
         self._read_at[label] = time.monotonic()
 
     async def _tone(self, what: str) -> None:
-        await self._until(lambda: self.at.good > self._good, what)
+        await until(lambda: self.at.good > self._good, what)
         await self._breathe()
 
     async def _show_badge(self, driver: str) -> None:
@@ -292,10 +290,10 @@ class Morning:
         """Hold the card to the reader, lay a finger on it when it is asked for, and take it away."""
         asked = self.tally.types["identity.card_asked"]
         self.at.cards.present(self.card)
-        await self._until(lambda: self.tally.types["identity.card_asked"] > asked, "the card to be asked")
+        await until(lambda: self.tally.types["identity.card_asked"] > asked, "the card to be asked")
         signed = self.card.tried
         self.card.touch(finger)
-        await self._until(lambda: self.card.tried > signed, "the card to have looked at the finger")
+        await until(lambda: self.card.tried > signed, "the card to have looked at the finger")
         self.card.lift()
         await self._breathe()
         self.at.cards.remove()
@@ -305,10 +303,12 @@ class Morning:
     async def _breathe(self) -> None:
         await asyncio.sleep(self.pace * self.chance.uniform(0.5, 1.5))
 
-    async def _until(self, claim: Callable[[], bool], what: str) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while not claim():
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            raise StoryFailed(f"waited {PATIENCE_S:g} s for {what}") from None
+
+async def until(claim: Callable[[], object], what: str) -> None:
+    """Wait for something of a story to happen. Raises StoryFailed when it takes too long."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not claim():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise StoryFailed(f"waited {PATIENCE_S:g} s for {what}") from None

@@ -4,6 +4,7 @@ The picture needs `rich`, which is an extra; without it, or without a terminal, 
 the fleet receives is one line.
 """
 
+import shutil
 import sys
 import time
 from collections import deque
@@ -12,12 +13,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+ROWS = 16
+"""Lines within a panel of the picture."""
+
 
 @dataclass
 class Scene:
     """Everything there is to show."""
 
     title: str = ""
+    part: str = ""
+    """What the story is about just now."""
     steps: list[tuple[str, str]] = field(default_factory=list)
     """Text and state: `now`, `done`, `failed`."""
     entries: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=12))
@@ -90,7 +96,7 @@ class Picture:
 
         marks = {"now": ("›", "bold yellow"), "done": ("✓", "green"), "failed": ("✗", "bold red")}
         story = Text()
-        for text, state in self.scene.steps[-14:]:
+        for text, state in _newest(self.scene.steps):
             mark, style = marks[state]
             story.append(f" {mark} {text}\n", style=style if state != "done" else "")
         facts = Table.grid(padding=(0, 2))
@@ -104,7 +110,9 @@ class Picture:
         halves = Table.grid(expand=True)
         halves.add_column(ratio=3)
         halves.add_column(ratio=2)
-        halves.add_row(Panel(story, title="the morning", height=18), Panel(facts, title="now", height=18))
+        halves.add_row(
+            Panel(story, title=self.scene.part, height=ROWS + 2), Panel(facts, title="now", height=ROWS + 2)
+        )
         return Group(
             Text(f" {self.scene.title}   {self.scene.seconds:.0f} s ", style="bold reverse"),
             halves,
@@ -112,12 +120,26 @@ class Picture:
         )
 
 
+def _newest(steps: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """As many of the last steps as the panel holds, however they wrap in it."""
+    width = max(20, shutil.get_terminal_size().columns * 3 // 5 - 7)
+    shown, lines = 0, 0
+    for text, _ in reversed(steps):
+        lines += -(-len(text) // width)
+        if lines > ROWS:
+            break
+        shown += 1
+    return steps[len(steps) - shown :]
+
+
 def _colour(kind: str) -> str:
     if "refused" in kind or "failed" in kind or "lost" in kind:
         return "red"
-    if "handed_over" in kind or "session" in kind:
+    if "forced" in kind or "quarantined" in kind or "not_opened" in kind:
+        return "red"
+    if "handed_over" in kind or "session" in kind or "collected" in kind:
         return "cyan"
-    return "green" if "custody" in kind else ""
+    return "green" if "custody" in kind or "locker" in kind else ""
 
 
 def _advance(scene: Scene, text: str) -> None:
