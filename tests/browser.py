@@ -36,11 +36,15 @@ PATIENCE_S = 40
 TAB, ENTER = "\ue004", "\ue007"
 UNTIL = """
 const done = arguments[arguments.length - 1];
-const look = () => { if (!(%s)) return false; watch.disconnect(); done(true); return true; };
+const over = new AbortController();
+const look = () => { if (!(%s)) return false; watch.disconnect(); over.abort(); done(true); return true; };
 const watch = new MutationObserver(look);
-if (!look()) watch.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+if (!look()) {
+  watch.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+  document.addEventListener("load", look, {capture: true, signal: over.signal});
+}
 """
-"""Calls back once a condition holds; it is looked at again after every change of the page."""
+"""Calls back once a condition holds; it is looked at again when the page changes or a picture has come."""
 
 
 class Browser:

@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from importlib import resources
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from agent.kiosk import counter, http
 from agent.kiosk.config import KioskSection
 from agent.kiosk.counter import BUTTONS, Pace, drawn
 from agent.kiosk.kiosk import Kiosk
+from agent.kiosk.routes import PAGE
 from agent.units import Unit
 from agent.workflow import Decision, Draft
 from drivers.readings import NoiseCounted, Reading, Scanned
@@ -167,7 +167,7 @@ async def test_every_file_comes_with_its_kind_and_a_policy_that_lets_nothing_els
 
 
 def test_the_page_asks_nothing_of_anybody_else_and_keeps_nothing() -> None:
-    files = list(resources.files("agent.kiosk").joinpath("page").iterdir())
+    files = list(PAGE.iterdir())
     assert len(files) == 5
     for file in files:
         text = file.read_text(encoding="utf-8").replace('xmlns="http://www.w3.org/2000/svg"', "")

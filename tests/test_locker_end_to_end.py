@@ -1,5 +1,6 @@
 """A locker in the dark: deposits and pickups, on a real line, with nobody to ask."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent.envelope import Envelope, Kind
 from agent.jws import kid_of
 from agent.keystore import FOLDER, Keystore
+from agent.performer import GRID_NS
 from tests.locker_site import LockerSite
 from tests.schemas import unlike
 
@@ -38,6 +40,17 @@ async def test_a_courier_deposits_and_recipients_collect_with_no_network(tmp_pat
         assert not site.of("agent.fault")
         assert not unlike(site.entries)
         site.in_order()
+
+
+async def test_a_refused_code_sounds_no_sooner_than_the_next_point_of_the_grid(tmp_path: Path) -> None:
+    async with LockerSite(tmp_path) as site:
+        await site.start()
+        for code in ("PICKUP:AAAAAAAAAAAAAAAAAAAAAA", "PICKUP:nonsense", "eyJ.nothing.signed"):
+            before, since_ns = len(site.gun.tones), time.monotonic_ns()
+            site.gun.scan(code)
+            await site.until(lambda before=before: len(site.gun.tones) > before, "a tone")  # type: ignore[misc]
+            assert site.gun.tones[before:] == ["bad"]
+            assert time.monotonic_ns() - since_ns >= GRID_NS
 
 
 async def test_a_forced_door_is_an_alarm_and_its_compartment_out_of_use(tmp_path: Path) -> None:

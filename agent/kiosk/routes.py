@@ -7,7 +7,7 @@ that was served here, which a foreign one cannot claim.
 
 import re
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 
 from agent import strict_json
 from agent.kiosk.counter import BUTTONS, Counter
@@ -19,6 +19,7 @@ KINDS = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
+PAGE = Path(__file__).with_name("page")
 TYPED = re.compile(r"[0-9A-Za-z]{1,32}")
 """What the keys of the page can make."""
 
@@ -91,8 +92,8 @@ def _said(body: bytes) -> object:
 def _files() -> Mapping[str, tuple[str, bytes]]:
     """What the browser gets, by path: the files beside us."""
     found = {}
-    for file in resources.files("agent.kiosk").joinpath("page").iterdir():
-        name, _, ending = file.name.rpartition(".")
-        if name and ending in KINDS:
+    for file in PAGE.iterdir():
+        ending = file.suffix.removeprefix(".")
+        if ending in KINDS:
             found[f"/{file.name}"] = (KINDS[ending], file.read_bytes())
     return {**found, "/": found["/index.html"]}
