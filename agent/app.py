@@ -462,6 +462,10 @@ class App:
             return "not connected yet"
         return None if self.uplink.online else self.uplink.reason
 
+    def well(self, unit: str) -> bool:
+        """Whether a unit is ready, and the one that is meant."""
+        return unit in self.units and self._state_of(self.units[unit]) == "ready"
+
     def settled(self, config: Config) -> None:
         """The config may stay: so may what it says of the journal."""
         self.upkeep.limits = config.limits()

@@ -69,6 +69,10 @@ class House(Protocol):
         """Why the broker is not there; None while it is."""
         ...
 
+    def well(self, unit: str) -> bool:
+        """Whether a unit is ready, and the one that is meant."""
+        ...
+
     def settled(self, config: Config) -> None:
         """A config is no longer on trial."""
         ...
@@ -233,7 +237,7 @@ class Changeover:
         self, document: Document[Any], desired: Desired, config: Config, explanation: Explanation
     ) -> None:
         here = self._here.config
-        ready = [name for name, unit in self._units.items() if unit.ready]
+        ready = [name for name in self._units if self._house.well(name)]
         units = required(config, here, ready, desired.gates)
         timeout_s = desired.confirm_timeout
         await self._remember(
@@ -285,7 +289,7 @@ class Changeover:
     def _look(self, trial: Trial) -> None:
         online = self._house.online() is None
         self._connected = self._connected or online
-        units = {name: name in self._units and self._units[name].ready for name in trial.required}
+        units = {name: self._house.well(name) for name in trial.required}
         gates = Gates(broker=online, units=units, journal=_done(self._writing), loop=self._lag.well)
         if gates != self._gates:
             self._gates = gates

@@ -127,10 +127,10 @@ def _factors(config: Config, here: Config) -> Iterable[Mistake]:
     """Nobody could prove anything any more: what was possible before must not be lost by mistake."""
     for action in config.actions:
         before, after = here.policies()[action], config.policies()[action]
-        if not after.sets or not any(factors <= readable(here.units) for factors in before.sets):
+        if not after.sets or not any(factors <= readable(here) for factors in before.sets):
             continue
-        if not any(factors <= readable(config.units) for factors in after.at(None).sets):
-            found = ", ".join(sorted(readable(config.units))) or "none"
+        if not any(factors <= readable(config) for factors in after.at(None).sets):
+            found = ", ".join(sorted(readable(config))) or "none"
             yield Mistake(
                 f"policy.{action}.sets", "a set whose factors the units can read", f"units for {found}"
             )

@@ -87,11 +87,14 @@ def explain(old: Config, new: Config, people: Mapping[str, Set[str]] | None = No
     return Explanation(changes=tuple(_changes(old, new)), effects=tuple(effects))
 
 
-def readable(units: Iterable[UnitSpec]) -> frozenset[str]:
-    """Kinds of factors that these units can read."""
-    found = {READS[unit.role] for unit in units if unit.role in READS}
-    if any(unit.kind in CARD_READERS and unit.role is Role.BADGE for unit in units):
+def readable(config: Config) -> frozenset[str]:
+    """Kinds of factors that its units can read."""
+    found = {READS[unit.role] for unit in config.units if unit.role in READS}
+    if any(unit.kind in CARD_READERS and unit.role is Role.BADGE for unit in config.units):
         found.add("fido2")
+    if config.file.kiosk is not None:
+        # Its page is a keypad.
+        found.add("pin")
     return frozenset(found)
 
 
@@ -194,5 +197,5 @@ def _people(old: Config, new: Config, people: Mapping[str, Set[str]]) -> Iterabl
 
 
 def _able(config: Config, action: str, people: Mapping[str, Set[str]]) -> Iterable[str]:
-    policy, units = config.policies()[action].at(None), readable(config.units)
+    policy, units = config.policies()[action].at(None), readable(config)
     return (subject for subject, kinds in people.items() if not policy.sets or policy.met_by(kinds & units))

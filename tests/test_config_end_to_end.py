@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.trial import CRASHES
 from simulators.stage import postern
 from tests.fleets import DEVICE
 from tests.site import Site
@@ -54,3 +55,28 @@ async def test_a_config_is_tried_confirmed_and_kept_over_a_restart(tmp_path: Pat
         assert said == f"config 1 is no longer in force: {site.config} is\n"
         await site.until(lambda: site.of("config.reverted"), "the config reverted", 60)
         assert site.of("config.reverted")[0]["data"]["reasons"][0]["path"] == "operator"
+
+
+async def test_an_agent_that_is_killed_again_and_again_on_trial_is_back_with_the_old_config(
+    tmp_path: Path,
+) -> None:
+    async with Site(tmp_path, config=CONFIG, device=DEVICE) as site:
+        fleet, van = Fleet(tmp_path, site), Van(site)
+        await fleet.ceremony()
+        await fleet.enrol()
+        await van.start()
+        path = wished(site, "\n[journal]\nsize_mib = 512\n")
+        await fleet.online("push", "config", str(path), "--device", DEVICE)
+        for start in range(1, CRASHES + 1):
+            await site.until(lambda n=start: starts(site) >= n, f"start {start} of the trial", 60)  # type: ignore[misc]
+            await site.kill_agent()
+            await van.start()
+        await site.until(lambda: site.of("config.reverted"), "the config reverted", 60)
+        told = await status(site)
+        assert (told["in_force"], told["last"]["state"]) == ("device", "reverted")
+        assert starts(site) == CRASHES
+
+
+def starts(site: Site) -> int:
+    """How many lives of the agent are known to have been on trial."""
+    return max((entry["data"]["starts"] for entry in site.of("config.trial_started")), default=0)

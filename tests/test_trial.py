@@ -2,6 +2,9 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from agent.shelf import COURSE, FOLDER, InForce, Shelf, take_up
 from agent.trial import CRASHES, Course, Edition, State, reason
 from tests.test_explain import changed
 
+ROOT = Path(__file__).parent.parent
 BOOT, OTHER_BOOT = "boot-1", "boot-2"
 UNTIL = 600
 WHY = [reason("gates", "everything well in time", "not well: broker")]
@@ -253,3 +257,27 @@ def test_what_cannot_connect_for_want_of_a_file_is_given_up(base: Config, tmp_pa
     assert found.source == "device"
     assert found.course.outcome is not None
     assert found.course.outcome.state is State.REVERTED
+
+
+def test_a_kill_before_any_change_to_a_file_leaves_the_old_config_or_the_new(tmp_path: Path) -> None:
+    ends = []
+    for number in range(1, 100):
+        state = tmp_path / str(number)
+        file, wished = tmp_path / f"{number}.toml", tmp_path / "wished.toml"
+        file.write_text(FILE.format(state=state))
+        base = parse(file.read_text(), str(file))
+        wished.write_text(text_of(base))
+        command = [sys.executable, "-m", "tests.dying_trial", str(file), str(wished), str(number)]
+        code = subprocess.run(command, check=False, cwd=ROOT, timeout=60).returncode
+        again = take_up(base, BOOT, 2)
+        assert again.source in ("device", "trial", "fleet")
+        after = take_up(base, OTHER_BOOT, 1)
+        assert after.source in ("device", "fleet")
+        assert host(after) == ("there.example" if after.source == "fleet" else "here.example")
+        ends.append(after.source)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert ends[-1] == "fleet"
+    assert ends.count("device") >= 6
+    assert ends == sorted(ends), "what was confirmed once is never lost"
