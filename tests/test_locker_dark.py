@@ -8,7 +8,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,10 @@ class Days:
         await self._technician(house)
         for label in list(self.waiting):
             await self._pickup(house, label)
+        # Whose code has run out of tries asks for help, and a technician takes the parcel out.
+        await self._technician(
+            house, {name for name, each in self.wall.content.items() if each in self.waiting}
+        )
 
     async def _something(self, house: House) -> None:
         chance = self.chance
@@ -221,11 +225,11 @@ class Days:
         house.cut()
         await house.settle()
 
-    async def _technician(self, house: House) -> None:
+    async def _technician(self, house: House, also: Collection[str] = ()) -> None:
         """Looks into what is out of use, takes out what lies there in doubt, and gives it back."""
         desk = house.app.decider.desk
         told = desk.told()["compartments"]
-        for name in [name for name, each in told.items() if each["state"] == "quarantined"]:
+        for name in [name for name, each in told.items() if each["state"] == "quarantined" or name in also]:
             await self._identify(house, TECH_BADGE, TECH_PIN)
             held = desk.held
             await house.scan("gun", f"POSTERN:RETRIEVE:{name}")
