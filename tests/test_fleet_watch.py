@@ -16,13 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.fleet import watch_rows
-from agent.fleet.alarms import ALARMS, ENDS
+from agent.fleet.alarms import AGREED, ALARMS, ENDS
 from agent.fleet.device_log import Ranges
 from agent.fleet.listener import Listener
 from agent.fleet.sight import Change, Watch
 from agent.fleet.watch_history import read
-from agent.schema.entry_types import CATALOGUE
-from agent.trial import State
 from tests.brokers import BROKERS, AnyBroker, News, broker_of, connected, running, server
 from tests.desk import NOW, Desk, Journal
 from tests.test_collect import COMMAND, DEVICE, ROOT, collecting, line
@@ -84,13 +82,6 @@ def test_a_new_journal_starts_its_backlog_anew() -> None:
     assert watch.devices[DEVICE].signed == 0
 
 
-def test_every_alarm_and_every_end_of_one_is_an_entry_that_devices_make() -> None:
-    named = {*ALARMS, *ENDS, *(begun for known in ENDS.values() for begun in known)}
-    configs = {f"config.{state}" for state in State}
-    # The second word of an entry that is told twice has a name of its own here.
-    assert named - CATALOGUE.keys() - configs == {"clock.agreed"}
-
-
 @pytest.mark.parametrize("kind", sorted(ALARMS))
 def test_what_somebody_should_look_at_is_an_alarm_once(kind: str) -> None:
     watch = Watch()
@@ -122,7 +113,7 @@ def test_an_alarm_is_over_with_the_entry_that_ends_it_and_no_other_s(end: str, b
     watch = Watch()
     begins = {"outcome": "locked", "source": "gps"}
     entries(watch, alarm(1, begun, **begins), alarm(2, begun, "B8", **begins))
-    end = "clock.disputed" if end == "clock.agreed" else end
+    end = "clock.disputed" if end == AGREED else end
     entries(watch, alarm(3, end))
     assert {each.subject: each.over for each in watch.alarms} == {"B7": True, "B8": False}
     assert [each["subject"] for each in watch.devices[DEVICE].facts()["alarms"]] == ["B8"]

@@ -53,6 +53,9 @@ OUTCOMES: Mapping[str, str] = {
 }
 """Of a refusal (`identity.refused`)."""
 
+AGREED = "clocks agree"
+"""What `clock.disputed` says the second time, with no source."""
+
 ENDS: Mapping[str, Sequence[str]] = {
     "door.shut_again": ("door.forced", "door.found_open"),
     "door.closed": ("door.held",),
@@ -62,7 +65,7 @@ ENDS: Mapping[str, Sequence[str]] = {
     "config.confirmed": ("config.refused", "config.reverted"),
     "locker.in_service": ("locker.out_of_service",),
     "locker.pins_restored": ("locker.pins_disabled",),
-    "clock.agreed": ("clock.disputed",),
+    AGREED: ("clock.disputed",),
     "device.ready": ("device.lost",),
     "device.board_ready": ("device.board_lost",),
     "identity.peripheral_believed": ("identity.peripheral_changed",),
@@ -126,7 +129,7 @@ def over(alarms: Sequence[Alarm], entry: Entry) -> list[Alarm]:
 def _kind(entry: Entry) -> str:
     kind: str = entry["type"]
     if kind == "postern.clock.disputed" and _data(entry).get("source") is None:
-        return "clock.agreed"
+        return AGREED
     return kind.removeprefix("postern.")
 
 
