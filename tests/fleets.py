@@ -13,7 +13,8 @@ from cryptography.x509.oid import NameOID
 
 from agent.documents import Role
 from agent.envelope import Kind, issue
-from agent.fleet.enrolment import enrol, make_authority, read_request
+from agent.fleet.certificates import make_authority
+from agent.fleet.enrolment import enrol, read_request
 from agent.fleet.keyring import PEM, Keyring
 from agent.jws import Signer, encoded
 

@@ -66,13 +66,17 @@ class Mosquitto:
         port: int | None = None,
         anonymous: bool = True,
         persistence: bool = False,
+        config: str | None = None,
     ) -> None:
+        """`config` is a whole file that names `port`; without it, one is made of the others."""
         self.program = require_mosquitto()
         self.port = port or free_port()
         self.log = folder / f"mosquitto-{self.port}.log"
         self._config = folder / f"mosquitto-{self.port}.conf"
         self._process: subprocess.Popen[bytes] | None = None
         lines = [f"listener {self.port} {self.host}", f"allow_anonymous {str(anonymous).lower()}"]
+        if config is not None:
+            lines = [config]
         if os.geteuid() == 0:
             lines.append("user root")
         if persistence:

@@ -12,7 +12,8 @@ from agent.clock import NS, Moment
 from agent.documents import Role
 from agent.enrolment import EnrolmentError
 from agent.envelope import Envelope, Kind, Reason, Refused
-from agent.fleet.enrolment import devices, enrol, make_authority, read_request
+from agent.fleet.certificates import make_authority
+from agent.fleet.enrolment import devices, enrol, read_request
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.jws import Signer
 from agent.trust import Trusted

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.fleet import (
     books,
     broker,
+    certificates_command,
     config_command,
     ferry_command,
     grant_command,
@@ -78,6 +79,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     collect.set_defaults(run=run)
     books.add_actions(actions)
     keys_command.add_actions(actions)
+    certificates_command.add_actions(actions)
     push_command.add_actions(actions)
     config_command.add_actions(actions)
     grant_command.add_actions(actions)

@@ -12,31 +12,28 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from agent import keyfile
 from agent.enrolment import EnrolmentError
 from agent.envelope import Envelope, Kind, Refused, told
 from agent.fingerprint import of_device
-from agent.fleet.keyring import PEM, PKCS8, Keyring, KeyringError
+from agent.fleet.certificates import issue
+from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.sealing import Recipient
 from agent.jws import decoded, encoded, kid_of
 from agent.page import Secret
 
 DEVICE_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,39}")
 """No `+`, `#`, `/` or `$`: a broker puts the name into its topic patterns."""
-CERTIFICATE_DAYS = 825
-AUTHORITY_DAYS = 3650
 
 
 def _device_id(text: str) -> str:
@@ -143,7 +140,7 @@ def enrol(
     )
     if before is not None and before.sign_key != now.sign_key:
         raise EnrolmentError(f"{request.device}: expected the signing key that it is known by, got another")
-    certificate = _certificate(keyring.folder, request.csr, request.device) if request.csr else None
+    certificate = issue(keyring.folder, request.csr.public_key(), request.device) if request.csr else None
     _save(keyring.folder, {**known, request.device: now})
     return {
         "root": keyring.document.raw.decode("ascii"),
@@ -176,72 +173,3 @@ def recipient(keyring: Keyring, device: str) -> Recipient:
 def _save(folder: Path, known: Mapping[str, Enrolled]) -> None:
     tree = {name: asdict(each) for name, each in sorted(known.items())}
     keyfile.write(folder / "devices.json", json.dumps(tree, indent=1).encode())
-
-
-# -- certificates ---------------------------------------------------------------------------------
-
-
-def make_authority(folder: Path, tenant: str) -> None:
-    """`ca.key` and `ca.pem`: who vouches for devices to the broker, and for nothing else."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{tenant} devices")])
-    public = key.public_key()
-    certificate = (
-        _dated(AUTHORITY_DAYS)
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    keyfile.write(folder / "ca.key", key.private_bytes(PEM, PKCS8, serialization.NoEncryption()))
-    keyfile.write(folder / "ca.pem", certificate.public_bytes(PEM))
-
-
-def _certificate(folder: Path, csr: x509.CertificateSigningRequest, device: str) -> str:
-    """A client certificate for the key of the request, under the device's name alone."""
-    try:
-        authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    except (OSError, ValueError) as error:
-        raise KeyringError(f"{folder}: expected ca.pem and ca.key, got {error}") from error
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    made = (
-        _dated(CERTIFICATE_DAYS)
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)]))
-        .issuer_name(authority.subject)
-        .public_key(csr.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return made.public_bytes(PEM).decode()
-
-
-def _dated(days: int) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    # A device's clock may be a little behind.
-    return (
-        x509.CertificateBuilder()
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=days))
-    )
-
-
-def _usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs,
-        crl_sign=signs,
-        encipher_only=False,
-        decipher_only=False,
-    )

@@ -84,7 +84,8 @@ def _guarded(given: argparse.Namespace) -> int:
 
 
 def _init(given: argparse.Namespace) -> None:
-    from agent.fleet.enrolment import DEVICE_ID, make_authority
+    from agent.fleet.certificates import make_authority
+    from agent.fleet.enrolment import DEVICE_ID
     from agent.fleet.keyring import Keyring, KeyringError
 
     if not DEVICE_ID.fullmatch(given.tenant):
