@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from agent.commands import COMMANDS
+from agent.desired import Desired
 from agent.documents import BODIES, Command
 from agent.enrolment import WelcomeFile
 from agent.envelope import CAPS, Claims, Kind
@@ -18,7 +19,7 @@ from agent.schema.entry_type import Json
 from agent.schema.models import LOCAL, definitions, document
 
 ROWS: Mapping[str, type[BaseModel]] = {"roster": PersonRow, "grants": GrantRow, "manifest": LoadRow}
-MODELS: Mapping[Kind, type[BaseModel]] = {**BODIES, Kind.ENROLMENT: RequestBody}
+MODELS: Mapping[Kind, type[BaseModel]] = {**BODIES, Kind.CONFIG: Desired, Kind.ENROLMENT: RequestBody}
 
 DEPOSIT: Json = {
     "type": "object",

@@ -94,6 +94,12 @@ MAYBE_TEXT = _or_null(TEXT)
 DIGEST: Json = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 BASE64: Json = {"type": "string", "contentEncoding": "base64"}
 
+REASON: Json = {
+    "type": "object",
+    "required": ["path", "expected", "found"],
+    "properties": {"path": TEXT, "expected": TEXT, "found": TEXT},
+}
+
 _TEXTS = (
     "action class client_data command control detail device epoch error evidence exception file from holder",
     "kind key name nonce operator outcome port purpose reason source state symbology technology topic",
@@ -135,6 +141,10 @@ SHAPES: Mapping[str, Json] = {
     "leaf": BASE64,
     "leaves": BASE64,
     "root": BASE64,
+    "reasons": _list(REASON),
+    "starts": COUNT,
+    "left_s": NUMBER,
+    "effects": _list(ANY_OBJECT),
     "ranges": _list(_list(COUNT)),
     "lost": _list(_list(COUNT)),
     "previous": _or_null(ANY_OBJECT),
@@ -150,6 +160,10 @@ SHAPES: Mapping[str, Json] = {
     "maybe_count": _or_null(COUNT),
     "bucket": _or_null({"type": "integer", "minimum": -1}),
     "table": _table(COUNT),
+    "number": NUMBER,
+    "flag": FLAG,
+    "texts": _list(TEXT),
+    "list": _list(ANY_OBJECT),
     "receiver": {
         "type": "object",
         "required": ["kind"],

@@ -12,7 +12,8 @@ from agent.herald import NOTE
 from agent.intake import Role
 from agent.page import LIMIT
 from agent.schema import bodies, entries
-from agent.schema.entry_type import Json
+from agent.schema.entry_type import REASON, Json
+from agent.trial import State
 from agent.workflow import Lane
 from drivers import KINDS
 
@@ -78,6 +79,7 @@ STATE: Json = {
         "epoch": {"type": "string", "description": "Of the journal."},
         "key": {"type": ["string", "null"], "description": "Verifier key of its checkpoints (C2SP)."},
         "units": {"type": "object", "additionalProperties": _UNIT},
+        "config": {"type": "object", "description": "Where it came from, and how far a trial has come."},
         "keys": {"type": "object", "additionalProperties": {"enum": ["file", "credential", "tpm", "none"]}},
         "wiped_by": {"type": ["string", "null"]},
         "trust": {
@@ -91,6 +93,24 @@ STATE: Json = {
             },
         },
         "time_nonce": {"type": ["string", "null"], "description": "To be answered on `down/time`."},
+    },
+}
+
+REPORT: Json = {
+    "type": "object",
+    "description": "What became of the config that the fleet sent last.",
+    "required": ["version", "sha256", "state", "reasons"],
+    "properties": {
+        "version": _VERSION,
+        "sha256": {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
+        "state": {"enum": [*State, None]},
+        "reasons": {"type": "array", "items": REASON},
+        "gates": {"type": "object", "description": "Of a trial: what is well and what is not."},
+        "ready": {"type": "boolean", "description": "Of a trial: it waits for nothing but to be confirmed."},
+        "checked": {
+            "type": "object",
+            "description": "What one that was sent on trial of words alone would do.",
+        },
     },
 }
 
@@ -138,6 +158,14 @@ def _up(reference: str) -> tuple[Topic, ...]:
             retained=True,
             content_type=JSON,
             payload=STATE,
+        ),
+        Topic(
+            path="up/config",
+            message="report",
+            summary="What became of the config that the fleet sent.",
+            retained=True,
+            content_type=JSON,
+            payload=REPORT,
         ),
         Topic(
             path="up/checkpoint",
