@@ -22,7 +22,7 @@ MAKERS = {"Draft", "say", "told"}
 """Calls whose first argument is the type of an entry."""
 TYPE = re.compile(r"[a-z]+\.[a-z_]+")
 ROOMS = {name.partition(".")[0] for name in CATALOGUE}
-READERS = {"epcis.py", "story_words.py"}
+READERS = {"alarms.py", "epcis.py", "story_words.py"}
 """They name what they read, and some of that is made elsewhere."""
 OTHERS = {"journal.db", "locker.compartment", "agent.kiosk", "fleet.collector", "fleet.publisher"}
 """A file, a table of the config, a package, and names of the fleet's tools."""

@@ -162,6 +162,7 @@ SHAPES: Mapping[str, Json] = {
     "table": _table(COUNT),
     "number": NUMBER,
     "flag": FLAG,
+    "slots": _list(COUNT),
     "texts": _list(TEXT),
     "list": _list(ANY_OBJECT),
     "receiver": {

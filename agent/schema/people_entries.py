@@ -82,6 +82,8 @@ CUSTODY = (
 
 _VERDICT = "unit kind outcome subject_ref:maybe_text knowledge_age_s reader_paused? detail?"
 
+_TEMPLATE = "unit slot:maybe_count subject_ref reason?"
+
 IDENTITY = (
     EntryType("identity.factor_shown", PERSON, "A factor was right, and more are needed.", _VERDICT, STATE),
     EntryType("identity.refused", PERSON, "A factor was not granted, and why.", _VERDICT),
@@ -123,6 +125,19 @@ IDENTITY = (
     ),
     EntryType(
         "identity.peripheral_believed", UNIT, "The device that was doubted is the right one again.", "about"
+    ),
+    EntryType(
+        "identity.inventory_mismatch",
+        UNIT,
+        "A module holds fingers that nobody knows, or lacks some.",
+        "foreign:slots missing:slots",
+    ),
+    EntryType("identity.inventory_matched", UNIT, "A module holds what it should again."),
+    EntryType("identity.template_stored", UNIT, "A finger was put into a module.", _TEMPLATE),
+    EntryType("identity.template_not_stored", UNIT, "A finger could not be put into a module.", _TEMPLATE),
+    EntryType("identity.template_deleted", UNIT, "A finger was taken out of a module.", _TEMPLATE),
+    EntryType(
+        "identity.template_not_deleted", UNIT, "A finger could not be taken out of a module.", _TEMPLATE
     ),
     EntryType("identity.unlock_opened", DRIVER, "A supervisor is about to end a wait.", "unit", STATE),
     EntryType("identity.unlock_cancelled", DRIVER, "A supervisor did not end a wait.", "", STATE),
