@@ -153,10 +153,10 @@ async def test_content_is_told_where_the_config_says_that_there_are_sensors(bus:
         assert (await made.driver.identify())["occupied"] == "2"
         made.run()
         assert await made.found(4) == [
-            hook(1, "closed", first=True),
-            hook(2, "closed", first=True),
             ContentChanged(door=1, occupied=False, first=True),
             ContentChanged(door=2, occupied=True, first=True),
+            hook(1, "closed", first=True),
+            hook(2, "closed", first=True),
         ]
         bus.door(0, 2).take()
         assert await made.next() == ContentChanged(door=2, occupied=False)
