@@ -57,8 +57,12 @@ class Routes:
     async def _shown(self, path: str) -> Answer:
         if path == "/events":
             return Answer(status=200, kind="text/event-stream", parts=self._counter.watch())
-        if path == "/receipt.svg" and (picture := await self._counter.receipt()) is not None:
-            return Answer(status=200, kind=KINDS["svg"], body=picture)
+        if path == "/receipt.svg":
+            picture = await self._counter.receipt()
+            # A page may ask just when the receipt goes: that is no mistake of anybody's.
+            return (
+                Answer(status=204) if picture is None else Answer(status=200, kind=KINDS["svg"], body=picture)
+            )
         if path not in self._files:
             raise Unfit(404)
         kind, body = self._files[path]
