@@ -119,7 +119,7 @@ async def check_restart(folder: Path, image: Image, recording: Recording) -> Ver
         file.write_bytes(image.content)
         with mounted(file, again / "state"):
             try:
-                arrived = await _live_again(again)
+                arrived = await _live_again(again, recording)
             except AssertionError as error:
                 error.add_note(str(image.cut))
                 raise
@@ -127,19 +127,35 @@ async def check_restart(folder: Path, image: Image, recording: Recording) -> Ver
     return _verdict(image, recording, left, _not_continued(left, arrived, recording))
 
 
-async def _live_again(folder: Path) -> list[Entry]:
+async def _live_again(folder: Path, recording: Recording) -> list[Entry]:
     """What arrives of a start, a scan and everything that waited."""
     async with Bench(folder) as bench:
         gun = await bench.begin()
         gun.scan(AFTERWARDS)
         await bench.until(lambda: gun.tones, "a tone after the cut")
         await bench.until(lambda: AFTERWARDS in accepted(bench.entries), "the scan at the fleet")
+        # Of a long backlog custody leaves first: what is less urgent comes after the scan.
+        await bench.until(lambda: _whole(bench.entries, recording), "the rest at the fleet")
         await bench.kill_agent()
         return bench.entries
 
 
+def _by_sequence(entries: Iterable[Entry]) -> dict[int, Entry]:
+    return {int(entry["sequence"]): entry for entry in entries}
+
+
+def _from_before(recording: Recording) -> dict[int, Entry]:
+    return _by_sequence(each.entry for each in recording.arrivals)
+
+
+def _whole(arrived: list[Entry], recording: Recording) -> bool:
+    """Whether the fleet lacks nothing up to the newest that has arrived."""
+    there = {**_from_before(recording), **_by_sequence(arrived)}
+    return all(sequence in there for sequence in range(1, max(_by_sequence(arrived), default=0) + 1))
+
+
 def _not_continued(left: Left, arrived: list[Entry], recording: Recording) -> Iterator[str]:
-    """The fleet has all of it: up to the cursor from before the cut, the rest from after it."""
+    """The fleet has all of it: up to the cursors from before the cut, the rest from after it."""
     entries = left.entries
     if left.sound != "ok":
         yield f"integrity_check: {left.sound}"
@@ -148,9 +164,9 @@ def _not_continued(left: Left, arrived: list[Entry], recording: Recording) -> It
     taken = accepted(entries)
     if taken != [*recording.scanned[: len(taken) - 1], AFTERWARDS]:
         yield "labels not as they were scanned"
-    from_before = [each.entry for each in recording.arrivals[: int(arrived[0]["sequence"]) - 1]]
-    delivered = [*from_before, *arrived]
-    if delivered != entries[: len(delivered)]:
+    after = _by_sequence(arrived)
+    there = {**_from_before(recording), **after}
+    if [there.get(sequence) for sequence in range(1, max(after) + 1)] != entries[: max(after)]:
         yield "the fleet has not received what is there"
 
 
