@@ -43,6 +43,7 @@ from drivers.readings import (
     Scanned,
     SetPower,
     Signal,
+    SlotsListed,
     SolenoidChanged,
     TagLeft,
     Tone,
@@ -490,6 +491,7 @@ async def test_a_newer_comparison_overtakes_the_one_that_waits_for_a_finger(tmp_
     async with bench(module.name, kind="r503") as made:
         with module:
             await made.next_ready()
+            assert await made.next() == SlotsListed(slots=frozenset({8}))
             made.unit.order(CompareFinger(slot=7, within=20))
             await module.asked_for(Instruction.GEN_IMG)
             made.unit.order(CompareFinger(slot=8, within=20))
