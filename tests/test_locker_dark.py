@@ -8,7 +8,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,8 @@ class Days:
     deposited: int = 0
     made: int = 0
     lives: int = 0
+    helpless: set[str] = field(default_factory=set)
+    """Parcels whose recipients could not open the door."""
     forced: int = 0
     collected: set[str] = field(default_factory=set)
 
@@ -101,10 +103,7 @@ class Days:
         await self._technician(house)
         for label in list(self.waiting):
             await self._pickup(house, label)
-        # Whose code has run out of tries asks for help, and a technician takes the parcel out.
-        await self._technician(
-            house, {name for name, each in self.wall.content.items() if each in self.waiting}
-        )
+        await self._technician(house)
 
     async def _something(self, house: House) -> None:
         chance = self.chance
@@ -150,11 +149,9 @@ class Days:
 
     def _told_of(self, house: House) -> dict[str, Codes]:
         """The parcels that the house says it has taken, whose recipients are told now."""
-        entries = {entry["subject"].rpartition(":")[2]: entry for entry in house.of("locker.deposited")}
+        entries = {_label(entry): entry for entry in house.of("locker.deposited")}
         for label in entries.keys() - self.codes.keys():
-            self.codes[label] = self.site.codes(entries[label])
-            if label in self.wall.content.values():
-                self.waiting[label] = self.codes[label]
+            self.waiting[label] = self.codes[label] = self.site.codes(entries[label])
         self.deposited = len(self.codes)
         return self.codes
 
@@ -171,11 +168,18 @@ class Days:
                 await house.scan("keypad", codes.pin)
             await house.wait(0.5)
             for name in self.wall.open:
-                await self._at_the_door(house, name, partial(self._taken, name))
+                await self._at_the_door(house, name, partial(self._collected, name, label))
             await house.wait(3)
             if label not in self.waiting:
                 break
+        else:
+            self.helpless.add(label)
         self._unjam()
+
+    def _collected(self, name: str, label: str) -> None:
+        """Somebody else may have been there in the dark: then there is nothing."""
+        self._taken(name)
+        self.waiting.pop(label, None)
 
     async def _at_the_door(self, house: House, name: str, act: Callable[[], Any]) -> None:
         """Somebody uses an open door, or pushes it shut before it has opened."""
@@ -225,13 +229,19 @@ class Days:
         house.cut()
         await house.settle()
 
-    async def _technician(self, house: House, also: Collection[str] = ()) -> None:
-        """Looks into what is out of use, takes out what lies there in doubt, and gives it back."""
-        desk = house.app.decider.desk
-        told = desk.told()["compartments"]
-        for name in [name for name, each in told.items() if each["state"] == "quarantined" or name in also]:
+    async def _technician(self, house: House) -> None:
+        """Looks into what is out of use, takes out what lies there, and gives it back; and helps those whose
+        code has run out of tries.
+        """
+        told = house.app.decider.desk.told()["compartments"]
+        helped = {
+            entry["data"]["compartment"]
+            for entry in house.of("locker.deposited")
+            if _label(entry) in self.helpless
+        }
+        wanted = [name for name, each in told.items() if each["state"] == "quarantined" or name in helped]
+        for name in wanted:
             await self._identify(house, TECH_BADGE, TECH_PIN)
-            held = desk.held
             await house.scan("gun", f"POSTERN:RETRIEVE:{name}")
             await house.wait(0.5)
             if name not in self.wall.open:
@@ -242,13 +252,12 @@ class Days:
                 self._taken(name)
                 self.wall.doors[name].slam()
                 await house.look()
+                at, why = self.clock.now(), "looked into"
+                house.app.decider.decide_on(ServiceAsked(at=at, verb="release", compartment=name, reason=why))
+                await house.settle()
             await house.scan("gun", "POSTERN:END")
-            at = self.clock.now()
-            house.app.decider.decide_on(
-                ServiceAsked(at=at, verb="release", compartment=name, reason=f"looked, {held} held")
-            )
-            await house.settle()
             await house.wait(60)
+        self.helpless.clear()
 
 
 async def test_whatever_happens_in_the_dark_no_door_opens_twice_and_nothing_is_lost(
@@ -257,13 +266,18 @@ async def test_whatever_happens_in_the_dark_no_door_opens_twice_and_nothing_is_l
     monkeypatch.setattr(performer, "GRID_NS", 1)
     async with LockerSite(tmp_path) as site:
         site.add(TECHNICIAN, "badge", TECH_BADGE, role="technician")
-        site.add(TECHNICIAN, "pin", TECH_PIN)
+        site.add(TECHNICIAN, "pin", TECH_PIN, role="technician")
         wall = Wall(list(SIZES), sensors=frozenset({"a2", "b2", "c1", "c2"}))
         days = Days(site, random.Random(72), PlayedClock(time.time_ns()), wall)
         house = await days.play()
         assert not wall.wrongs
         assert_true(house, wall, days)
         await delivered(site, house)
+
+
+def _label(entry: dict[str, Any]) -> str:
+    label: str = entry["subject"].rpartition(":")[2]
+    return label
 
 
 def assert_true(house: House, wall: Wall, days: Days) -> None:
