@@ -243,6 +243,13 @@ def started(command: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
+async def written(file: Path) -> None:
+    """Wait for the whole line that another program writes to a file and does not tell of."""
+    async with asyncio.timeout(PATIENCE):
+        while not (file.exists() and file.read_text().endswith("\n")):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 class Bell(asyncio.Event):
     """An event that tells when it changes."""
 

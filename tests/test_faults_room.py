@@ -98,7 +98,7 @@ async def until_refused(rig: Rig, name: str) -> int:
     before = len(rig.promised)
     async with running(rig.scan_all(labels(name, 20_000))):
         await rig.until(lambda: rig.logged("journal cannot write"), "the disk to be noticed")
-    await rig.until(lambda: rig.gun.tones[-1] == "bad", "the alarm")
+    await rig.until(lambda: rig.gun.tones[-1:] == ["bad"], "the alarm")
     return len(rig.promised) - before
 
 

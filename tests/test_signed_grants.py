@@ -1,6 +1,5 @@
 """Codes that the fleet signs, from its command to the door: one opening, at one locker, in one window."""
 
-import asyncio
 import contextlib
 import json
 import time
@@ -18,7 +17,7 @@ from agent.fleet.keyring import Keyring
 from simulators.stage import postern
 from tests.fleets import passphrase, request
 from tests.locker_site import DEVICE, TENANT, LockerSite
-from tests.site import PATIENCE
+from tests.site import written
 from tests.test_collect import collecting
 
 LABEL, ID = "RB473124829DE", "s10:RB473124829DE"
@@ -174,10 +173,7 @@ async def test_the_codes_that_a_locker_makes_come_to_the_recipient_by_file_alone
     async with lab(tmp_path) as (_, site):
         await deposited(site)
         notices = tmp_path / "notices"
-        # Another program writes it, and nothing that is waited for tells when.
-        async with asyncio.timeout(PATIENCE):
-            while not (notices.exists() and notices.read_text().endswith("\n")):
-                await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0.05))])
+        await written(notices)
         assert notices.stat().st_mode & 0o777 == 0o600
         notice = json.loads(notices.read_text())
         assert (notice["locker"], notice["parcel"], notice["compartment"]) == (DEVICE, ID, "a1")

@@ -15,16 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.fleet import records
+
 if TYPE_CHECKING:
     from agent.fleet.claim_book import Account
     from agent.fleet.finding_book import Kept
     from agent.fleet.store import Ledger, Store
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+COMMAND = "postern fleet"
+EXIT_FAILED = 1
 EXIT_OPEN = 2
 """Entries that a device has signed for are neither here nor declared."""
 EXIT_GRAVE = 3
-EXIT_STORE = 74
 
 Json = dict[str, Any]
 Look = Callable[["Store", argparse.Namespace], int]
@@ -82,25 +84,9 @@ def _looked(look: Look, given: argparse.Namespace) -> int:
 
 
 def _with_store(given: argparse.Namespace, act: Callable[["Store"], int]) -> int:
-    from agent.fleet.store import Store, StoreFailed
-
     if given.store is None:
-        return _complain("expected --store, got none", EXIT_USAGE)
-    try:
-        if not given.store.is_file():
-            raise StoreFailed(f"{given.store}: expected a fleet's file, got none")
-        store = Store(given.store)
-        try:
-            return act(store)
-        finally:
-            store.close()
-    except StoreFailed as error:
-        return _complain(error, EXIT_STORE)
-
-
-def _complain(what: object, code: int) -> int:
-    print(f"postern fleet: {what}", file=sys.stderr)
-    return code
+        return records.failed(COMMAND, "expected --store, got none", records.EXIT_USAGE)
+    return records.read(given.store, COMMAND, act)
 
 
 # -- findings -------------------------------------------------------------------------------------
@@ -140,15 +126,17 @@ def _by_hand(kept: "Kept") -> str:
 def _settle(given: argparse.Namespace) -> int:
     operator, reason = (given.operator or getpass.getuser()).strip(), given.reason.strip()
     if not operator or not reason:
-        return _complain("expected an operator and a reason, got nothing", EXIT_USAGE)
+        return records.failed(COMMAND, "expected an operator and a reason, got nothing", records.EXIT_USAGE)
 
     def settle(store: "Store") -> int:
         with store.transaction():
             was_open = store.findings.settle_by_hand(given.number, operator, reason, time.time())
         if was_open is None:
-            return _complain(f"expected the number of a finding, got {given.number}", EXIT_FAILED)
+            return records.failed(
+                COMMAND, f"expected the number of a finding, got {given.number}", EXIT_FAILED
+            )
         if not was_open:
-            return _complain(f"finding {given.number} was settled before", EXIT_FAILED)
+            return records.failed(COMMAND, f"finding {given.number} was settled before", EXIT_FAILED)
         told = {"settled": given.number, "operator": operator, "reason": reason}
         print(json.dumps(told) if given.json else f"finding {given.number} settled by {operator}")
         return 0

@@ -170,16 +170,10 @@ def _open(given: argparse.Namespace) -> int:
 
 def _deposits(path: Path, device: str | None) -> Iterator[dict[str, Any]]:
     from agent.fleet.notices import DEPOSITED
-    from agent.fleet.store import Store, StoreFailed
+    from agent.fleet.store import opened
 
-    if not path.is_file():
-        raise StoreFailed(f"{path}: expected a fleet's file, got none")
-    store = Store(path)
-    try:
-        with store.reading():
-            yield from map(json.loads, store.lines_with(f'"{DEPOSITED}"'.encode(), device))
-    finally:
-        store.close()
+    with opened(path) as store, store.reading():
+        yield from map(json.loads, store.lines_with(f'"{DEPOSITED}"'.encode(), device))
 
 
 def _say_unread(entry: Mapping[str, Any], bad: Exception) -> None:

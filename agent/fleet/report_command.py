@@ -6,65 +6,45 @@ device has signed, 74 the fleet's file cannot be read, or a file cannot be writt
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from agent.fleet import records
 
 if TYPE_CHECKING:
     from agent.fleet.store import Store
     from agent.fleet.story import Step, Told
     from agent.fleet.story_page import Record
     from agent.fleet.story_source import Source
+    from agent.note import VerifierKey
 
-EXIT_UNKNOWN, EXIT_USAGE, EXIT_BROKEN, EXIT_STORE = 1, 2, 3, 74
+COMMAND = "postern fleet report"
+EXIT_UNKNOWN, EXIT_BROKEN = 1, 3
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     about = "one parcel's custody over all devices, in the order in which it happened"
     report = actions.add_parser("report", help="tell one parcel's story", description=about)
     report.add_argument("parcel", help="its label's id, such as sscc:106141412345678908")
-    report.add_argument("--store", type=Path, required=True, help="the file that `fleet collect` keeps")
+    records.add_store(report)
     report.add_argument("--html", type=Path, metavar="FILE", help="write it as one page")
     report.add_argument("--epcis", type=Path, metavar="FILE", help="write it as an EPCIS 2.0 document")
-    report.add_argument(
-        "--receipt-key",
-        action="append",
-        default=[],
-        metavar="VKEY",
-        help="check receipts with this; repeatable",
-    )
+    records.add_receipt_key(report)
     report.add_argument("--json", action="store_true", help="one object for each step")
     report.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
-    from agent.fleet.store import Store, StoreFailed
-    from agent.note import BadNote, VerifierKey
+    def look(store: "Store", keys: "Sequence[VerifierKey]") -> int:
+        with store.reading():
+            return _report(given, store, keys)
 
-    try:
-        keys = [VerifierKey.parse(text) for text in given.receipt_key]
-        if not given.store.is_file():
-            raise StoreFailed(f"{given.store}: expected a fleet's file, got none")
-        store = Store(given.store)
-        try:
-            with store.reading():
-                return _report(given, store, keys)
-        finally:
-            store.close()
-    except BadNote as bad:
-        return _failed(f"--receipt-key: {bad}", EXIT_USAGE)
-    except (StoreFailed, OSError) as error:
-        return _failed(error, EXIT_STORE)
+    return records.checked(given, COMMAND, look)
 
 
-def _failed(error: object, code: int) -> int:
-    print(f"postern fleet report: {error}", file=sys.stderr)
-    return code
-
-
-def _report(given: argparse.Namespace, store: "Store", keys: Sequence[Any]) -> int:
+def _report(given: argparse.Namespace, store: "Store", keys: "Sequence[VerifierKey]") -> int:
     from agent.fleet.story import proven, tell
     from agent.fleet.story_source import Source
 
@@ -72,19 +52,22 @@ def _report(given: argparse.Namespace, store: "Store", keys: Sequence[Any]) -> i
     told = source.entries(given.parcel)
     steps = tell(told)
     if not steps:
-        return _failed(f"{given.parcel}: expected entries about it, got none", EXIT_UNKNOWN)
+        return records.failed(COMMAND, f"{given.parcel}: expected entries about it, got none", EXIT_UNKNOWN)
     steps = proven(steps, source.proofs(steps))
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if given.html is not None:
-        from agent.fleet.story_page import page
+    try:
+        document = _epcis(steps, told, source, now) if given.epcis is not None else None
+    except LookupError as error:
+        return records.failed(COMMAND, error, EXIT_UNKNOWN)
+    try:
+        if given.html is not None:
+            from agent.fleet.story_page import page
 
-        given.html.write_text(page(given.parcel, steps, _records(store, source, steps), now), "utf-8")
-    if given.epcis is not None:
-        try:
-            document = _epcis(steps, told, source, now)
-        except LookupError as error:
-            return _failed(error, EXIT_UNKNOWN)
-        given.epcis.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")
+            given.html.write_text(page(given.parcel, steps, _records(store, source, steps), now), "utf-8")
+        if document is not None:
+            given.epcis.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    except OSError as error:
+        return records.failed(COMMAND, error, records.EXIT_STORE)
     _show(given, steps)
     return EXIT_BROKEN if any(step.proof.failure for step in steps) else 0
 

@@ -27,12 +27,24 @@ from agent.fleet.note_book import NoteBook
 from agent.fleet.schema import StoreFailed, mapped, prepare
 from agent.ledger import TILE, Frontier
 
-__all__ = ["Kept", "Ledger", "Pinned", "Store", "StoreFailed", "Trust"]
+__all__ = ["Kept", "Ledger", "Pinned", "Store", "StoreFailed", "Trust", "opened"]
 
 BUSY_S = 30.0
 """Longest wait for another process that writes the same file."""
 RIVALS = 8
 """Lines kept under one id at most: whoever can publish could otherwise fill the file with them."""
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator["Store"]:
+    """A file that is there already, closed in the end. Raises StoreFailed."""
+    if not path.is_file():
+        raise StoreFailed(f"{path}: expected a fleet's file, got none")
+    store = Store(path)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 class Trust(Enum):

@@ -8,8 +8,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.fleet import records
 
 if TYPE_CHECKING:
     from agent.audit.verdict import Report
@@ -17,47 +18,22 @@ if TYPE_CHECKING:
     from agent.fleet.store import Ledger, Store
     from agent.note import VerifierKey
 
-EXIT_FAILED, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_STORE = 1, 2, 2, 74
+COMMAND = "postern fleet verify"
+EXIT_FAILED, EXIT_INCOMPLETE = 1, 2
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     about = "check every line, leaf, tile, checkpoint and receipt again; 0 PASS, 1 FAIL, 2 INCOMPLETE"
     verify = actions.add_parser("verify", help="check the whole file again", description=about)
-    verify.add_argument("--store", type=Path, required=True, help="the file that `fleet collect` keeps")
+    records.add_store(verify)
     verify.add_argument("--device", help="only this one")
-    verify.add_argument(
-        "--receipt-key",
-        action="append",
-        default=[],
-        metavar="VKEY",
-        help="check receipts with this; repeatable",
-    )
+    records.add_receipt_key(verify)
     verify.add_argument("--json", action="store_true", help="one object for each journal")
     verify.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
-    from agent.fleet.store import Store, StoreFailed
-    from agent.note import BadNote, VerifierKey
-
-    try:
-        keys = [VerifierKey.parse(text) for text in given.receipt_key]
-        if not given.store.is_file():
-            raise StoreFailed(f"{given.store}: expected a fleet's file, got none")
-        store = Store(given.store)
-        try:
-            return _verify(given, store, keys)
-        finally:
-            store.close()
-    except BadNote as bad:
-        return _failed(f"--receipt-key: {bad}", EXIT_USAGE)
-    except StoreFailed as error:
-        return _failed(error, EXIT_STORE)
-
-
-def _failed(error: object, code: int) -> int:
-    print(f"postern fleet verify: {error}", file=sys.stderr)
-    return code
+    return records.checked(given, COMMAND, lambda store, keys: _verify(given, store, keys))
 
 
 def _verify(given: argparse.Namespace, store: "Store", keys: "Sequence[VerifierKey]") -> int:

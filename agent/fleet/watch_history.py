@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.fleet.alarms import Alarm
 from agent.fleet.findings import Range
 from agent.fleet.sight import Past, seconds
-from agent.fleet.store import Ledger, Store, StoreFailed
+from agent.fleet.store import Ledger, Store, opened
 
 LATEST = 2000
 """Entries of each journal that are looked through for alarms and positions."""
@@ -19,19 +19,13 @@ def read(path: Path, only: str | None, *, latest: int = LATEST) -> list[Past]:
 
     Raises StoreFailed.
     """
-    if not path.is_file():
-        raise StoreFailed(f"{path}: expected a fleet's file, got none")
-    store = Store(path)
-    try:
-        with store.reading():
-            return [
-                past
-                for device, _ in store.devices()
-                if only in (None, device)
-                for past in _of(store, device, latest)
-            ]
-    finally:
-        store.close()
+    with opened(path) as store, store.reading():
+        return [
+            past
+            for device, _ in store.devices()
+            if only in (None, device)
+            for past in _of(store, device, latest)
+        ]
 
 
 def _of(store: Store, device: str, latest: int) -> Iterator[Past]:
