@@ -12,16 +12,15 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import VERSION, control, emergency
+from agent import VERSION, about, control, emergency
 from agent.cargo import Label
 from agent.changeover import Changeover, Pace
-from agent.clock import NS, Clock, Correction, Moment, SystemClock, Trust
+from agent.clock import Clock, Correction, Moment, SystemClock
 from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
@@ -32,7 +31,7 @@ from agent.ferry import Ferry
 from agent.health import Notifier, feed_watchdog
 from agent.intake import Intake, Role
 from agent.inventory import Inventory
-from agent.journal import SALVAGE, Journal
+from agent.journal import Journal
 from agent.jws import Signer
 from agent.keystore import FOLDER, Keystore
 from agent.ledger import TILE
@@ -46,11 +45,12 @@ from agent.performer import Performer
 from agent.position import Position
 from agent.provisioning import Provisioning
 from agent.receipts import ROLLED_BACK
-from agent.rescue import Rescue, examine, told, unfinished
+from agent.rescue import Rescue, opened
 from agent.roster import Roster
 from agent.rows import Keys
 from agent.shelf import InForce, Shelf
 from agent.standing import Authority
+from agent.timekeeper import Timekeeper
 from agent.units import Unit
 from agent.upkeep import Upkeep
 from agent.uplink import Uplink
@@ -80,10 +80,6 @@ LAST_WORDS_S = 5.0
 """Deadline of each step of an orderly end."""
 
 JOURNAL = "journal.db"
-FLOOR = "floor_ns"
-FLOOR_STEP_NS = 3600 * NS
-"""How far the time floor rises before it is worth a write."""
-
 T = TypeVar("T")
 
 log = structlog.get_logger("agent")
@@ -147,6 +143,9 @@ class App:
             upkeep=self.upkeep,
             house=self,
         )
+        self.timekeeper = Timekeeper(
+            self.clock, self.journal, file.device.id, report=self.report, heed=self.decider.heed
+        )
         self.kiosk = self._kiosk()
         self.provisioning = Provisioning(
             self.roster,
@@ -191,8 +190,8 @@ class App:
             if unit.spec.role is Role.FERRY
         }
         self._stop = asyncio.Event()
-        self._trouble: str | None = None
-        self._disputed: Trust | None = None
+        self.trouble: str | None = None
+        """Why the journal cannot be written, while it cannot."""
 
     def _desk(self) -> Desk:
         """A locker's where the config has compartments, a courier's everywhere else."""
@@ -237,7 +236,7 @@ class App:
             self.journal,
             server,
             self.config.topic,
-            birth=lambda: {**self._birth(), **self.liaison.asked()},
+            birth=lambda: {**about.birth(self), **self.liaison.asked()},
             report=self.report,
             fleet=self.config.fleet_keys,
             post=self.liaison.post,
@@ -250,7 +249,7 @@ class App:
             async with control.serve(
                 self.config.state / control.SOCKET,
                 {
-                    "status": self.status,
+                    "status": lambda _: self.status(),
                     "ferry": lambda _: self.ferry.look(),
                     "config_revert": self.changeover.revert,
                     **self.vault.answers(),
@@ -290,24 +289,14 @@ class App:
             self.roster.close()
 
     async def _open_journal(self) -> Rescue | None:
-        """Open what is there; of a damaged file, what is good in it. Raises JournalFailed."""
-        path = self.config.state / JOURNAL
-        key = self.keystore.load("device").reveal()
-        rescue = await asyncio.get_running_loop().run_in_executor(None, examine, path, key)
-        await self.journal.open(rescue.carried() if rescue else None)
-        return rescue or unfinished(path, self.journal.records, key)
+        return await opened(self.journal, self.config.state / JOURNAL, self.keystore.load("device").reveal())
 
     async def _salvage(self, rescue: Rescue) -> None:
-        """Copy what the fleet may not have, then say what was saved and what was not."""
         try:
-            saved = await rescue.copy(self.journal)
+            await rescue.complete(self.journal, self.config.file.device.id, self.stamp)
         except Exception as error:
             self.fault("salvage", error)
             return
-        log.error("journal was damaged", **told(saved))
-        damaged = Draft("journal.damaged", self.config.file.device.id, told(saved))
-        now, position = self.stamp()
-        await self.journal.append([damaged], now, position, {SALVAGE: None})
         if self.uplink is not None:
             self.uplink.announce()
 
@@ -319,7 +308,7 @@ class App:
                 start(self.decider.run(), name="decider"),
                 start(self.performer.run(), name="performer"),
                 start(self._supervised("uplink", uplink.run), name="uplink"),
-                start(self._supervised("clock", self._follow_ntp), name="clock"),
+                start(self._supervised("clock", self._follow_time), name="clock"),
                 start(self._supervised("notary", self._sign), name="notary"),
                 start(self._supervised("look over", self._look_over), name="look over"),
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
@@ -392,8 +381,7 @@ class App:
     def _restore(self) -> None:
         """Take up the state where the last run left it."""
         self.decider.restore()
-        if isinstance(self.clock, SystemClock):
-            self.clock.remember_floor(self.journal.records.get(FLOOR, 0))
+        self.timekeeper.restore()
 
     def _started(self) -> None:
         file = self.config.file
@@ -414,7 +402,7 @@ class App:
 
     def _journal_trouble(self, trouble: str | None) -> None:
         """A full disk: nothing is acknowledged until there is room again."""
-        self._trouble = trouble
+        self.trouble = trouble
         if self.kiosk is not None:
             self.kiosk.trouble(there=trouble is not None)
         if trouble:
@@ -456,6 +444,9 @@ class App:
     def confirm_config(self, version: int, sha256: str) -> str:
         return self.changeover.confirm(version, sha256)
 
+    def status(self) -> dict[str, Any]:
+        return about.status(self)
+
     def online(self) -> str | None:
         """Why the broker is not there; None while it is."""
         if self.uplink is None:
@@ -464,7 +455,7 @@ class App:
 
     def well(self, unit: str) -> bool:
         """Whether a unit is ready, and the one that is meant."""
-        return unit in self.units and self._state_of(self.units[unit]) == "ready"
+        return unit in self.units and about.condition(self, self.units[unit]) == about.READY
 
     def settled(self, config: Config) -> None:
         """The config may stay: so may what it says of the journal."""
@@ -509,32 +500,18 @@ class App:
 
     def _moved(self, unit: Unit, fix: Fix, now: Moment) -> None:
         utc_ns = self.position.agreed_utc_ns(fix, now)
-        if utc_ns is not None and isinstance(self.clock, SystemClock):
-            self.corrected(self.clock.observe(Trust.GPS, utc_ns, now.mono_ns, 0.5))
+        if utc_ns is not None:
+            self.timekeeper.fixed(utc_ns, now)
         if self.position.moved(fix, now) and self.upkeep.admits_position():
             data = {"unit": unit.name, "speed_mps": fix.speed_mps, "satellites": fix.satellites}
             self.report(Draft("position.tracked", self.config.file.device.id, data, Lane.TELEMETRY))
 
     def corrected(self, correction: Correction | None) -> None:
-        """What a source of time has said is known to the clock, and has maybe set it."""
-        disputed = self.clock.disputed if isinstance(self.clock, SystemClock) else None
-        if disputed is not self._disputed:
-            self._disputed = disputed
-            self.report(Draft("clock.disputed", self.config.file.device.id, {"source": disputed}, Lane.STATE))
-        if correction is None:
-            return
-        data = {**asdict(correction), "offset_s": round(correction.offset_s, 3)}
-        log.info("clock corrected", offset_s=data["offset_s"], trust=correction.trust)
-        self.report(Draft("clock.corrected", self.config.file.device.id, data, Lane.STATE))
-        self.decider.heed()
+        self.timekeeper.corrected(correction)
 
-    async def _follow_ntp(self) -> None:
+    async def _follow_time(self) -> None:
         while True:
-            if isinstance(self.clock, SystemClock):
-                self.corrected(self.clock.observe_ntp())
-                floor_ns = self.clock.next_floor_ns
-                if floor_ns >= self.journal.records.get(FLOOR, 0) + FLOOR_STEP_NS:
-                    self.journal.ride({FLOOR: floor_ns})
+            self.timekeeper.look()
             if self.liaison.asks_again():
                 self.announce()
             # Somebody's time may be up.
@@ -553,67 +530,3 @@ class App:
             await asyncio.sleep(LOOK_EVERY_S)
             await self.journal.look_over(number)
             number = (number + 1) % (self.journal.last // TILE + 1)
-
-    # -- being asked ------------------------------------------------------------------------------
-
-    def status(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        """What `postern status` shows. Nothing secret, nothing personal."""
-        uplink, duty = self.uplink, self.decider.desk.duty
-        return {
-            **self._birth(),
-            "journal": {
-                "last": self.journal.last,
-                "epoch": self.journal.epoch,
-                "trouble": self._trouble,
-                "used": self.journal.used,
-                "level": self.upkeep.level.name.lower(),
-                "rolled_back": self.journal.records.get(ROLLED_BACK),
-            },
-            "uplink": uplink
-            and {
-                "online": uplink.online,
-                "reason": uplink.reason,
-                "backlog": uplink.backlog,
-                "lanes": uplink.lanes,
-            },
-            "session": duty.session and {"driver": duty.session.driver, "held": self.decider.desk.held},
-            "knowledge": self._knowledge(),
-            "fleet": self.liaison.report(),
-            "config": self.changeover.status(),
-            "on_board": self.ferry.on_board(),
-            "templates": self.provisioning.status(),
-            **self.decider.desk.told(),
-            **({"kiosk": self.kiosk.status()} if self.kiosk else {}),
-            "position": dict(self.position.stamp(self.clock.now())),
-            "clock": {"trust": self.clock.now().trust, "error_s": self.clock.now().error_s},
-        }
-
-    def _knowledge(self) -> dict[str, Any]:
-        now = self.clock.now()
-        return {"age_s": self.roster.age_s(now), "freshness": self.roster.authority.standing(now).freshness}
-
-    def _state_of(self, unit: Unit) -> str:
-        if unit.lost is not None:
-            return unit.lost.reason
-        return "doubted" if self.inventory.doubts(unit.name) else "ready"
-
-    def _birth(self) -> dict[str, Any]:
-        units = {
-            unit.name: {
-                "kind": unit.spec.kind,
-                "role": unit.spec.role,
-                "state": self._state_of(unit),
-            }
-            for unit in self.units.values()
-        }
-        return {
-            "online": True,
-            "device": self.config.file.device.id,
-            "version": VERSION,
-            "epoch": self.journal.epoch,
-            "key": self.journal.notary.verifier.text if self.journal.notary else None,
-            "units": units,
-            "config": self.changeover.brief(),
-            **self.vault.status(),
-            **self.liaison.birth(),
-        }

@@ -63,7 +63,7 @@ class House(Protocol):
         """The fleet says that the config on trial may stay; why it will not, or nothing."""
         ...
 
-    def status(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """What `postern status` shows."""
         ...
 
@@ -154,7 +154,7 @@ class Liaison:
     # -- what commands ask ------------------------------------------------------------------------
 
     def status(self) -> Mapping[str, Any]:
-        return self._house.status({})
+        return self._house.status()
 
     def perform(self, unit: str, action: OpenDoor | Signal) -> str:
         """Have a unit do something; the reason why it will not, or nothing."""

@@ -7,19 +7,24 @@ named `salvage` says so, and a restart begins it again.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.clock import Moment
 from agent.cursors import AHEAD, CURSOR
 from agent.journal import SALVAGE, Journal
 from agent.salvage import NewerJournal, Salvage, Salvaged, check, newest_set_aside, set_aside
+from agent.workflow import Draft
 from agent.writer import JournalBusy, JournalFailed
 
 _OF_ITS_FILE = ("epoch", CURSOR, AHEAD, "receipt", SALVAGE)
 """Records that mean something only in the file they were in."""
+
+log = structlog.get_logger("agent")
 
 
 def examine(path: Path, key: bytes) -> "Rescue | None":
@@ -44,10 +49,15 @@ def examine(path: Path, key: bytes) -> "Rescue | None":
         raise JournalFailed(f"{path}: {error.strerror}") from error
 
 
-def unfinished(path: Path, records: Mapping[str, Any], key: bytes) -> "Rescue | None":
-    """The rescue that the last run did not finish."""
-    begun = records.get(SALVAGE)
-    return Rescue(path.with_name(begun["file"]), begun["reason"], key) if begun else None
+async def opened(journal: Journal, path: Path, key: bytes) -> "Rescue | None":
+    """Open a journal on what is good in its file. A rescue that is left to be completed, this run's or the
+    last one's, or None. Raises JournalFailed."""
+    rescue = await asyncio.get_running_loop().run_in_executor(None, examine, path, key)
+    await journal.open(rescue.carried() if rescue else None)
+    begun = journal.records.get(SALVAGE)
+    if rescue is None and begun:
+        rescue = Rescue(path.with_name(begun["file"]), begun["reason"], key)
+    return rescue
 
 
 class Rescue:
@@ -80,8 +90,17 @@ class Rescue:
             await journal.keep_salvaged(batch)
         return self._salvage.result()
 
+    async def complete(
+        self, journal: Journal, device: str, stamp: Callable[[], tuple[Moment, Mapping[str, Any]]]
+    ) -> None:
+        """Copy what the fleet may not have, then say what was saved and what was not."""
+        saved = _told(await self.copy(journal))
+        log.error("journal was damaged", **saved)
+        now, position = stamp()
+        await journal.append([Draft("journal.damaged", device, saved)], now, position, {SALVAGE: None})
 
-def told(saved: Salvaged) -> dict[str, Any]:
+
+def _told(saved: Salvaged) -> dict[str, Any]:
     """The data of `journal.damaged`: what was saved and what was not."""
     return {
         "file": saved.file,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import about
 from agent.lockout import FREE_TRIES, LAST_TRY, Tries
 from agent.performer import GRID_NS
 from agent.roster import Row
@@ -150,7 +151,7 @@ async def test_a_look_alike_that_matches_everything_opens_nothing(van: Van) -> N
         (changed,) = (each for each in await van.entries() if "peripheral" in each["type"])
         assert changed["type"] == "postern.identity.peripheral_changed"
         assert changed["data"]["changes"]["capacity"] == {"expected": "200", "found": "1000"}
-        assert van.app.status({})["units"]["finger"]["state"] == "doubted"
+        assert about.birth(van.app)["units"]["finger"]["state"] == "doubted"
         await compared_to(other, van, ANNA)
         await van.entries()
         assert await lights(other, "thief") == wrong, "which is how a wrong finger looks"

@@ -3,6 +3,7 @@
 The agent is the real one; what is played is the kernel's answer to it. Skipped where there is no C compiler.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +23,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 DAY_S, HOUR_S = 86_400.0, 3_600.0
 WITHIN_S = 2.0
 """How far a corrected time may be off."""
-TURN_NS = NS
-"""Longest that a reading waits its turn while something else is remembered."""
+TURN_S = 5.0
+"""Longest that a reading waits its turn while something else is remembered: an entry tells when something
+happened, and may be told after what came later."""
 POLLED = 45.0
 """Longest until the agent looks at the system's clock again, with some room."""
 
@@ -66,14 +68,22 @@ class Hours(Rig):
         before, after = self.scanned[label]
         return before - WITHIN_S <= seconds(time) <= after + WITHIN_S
 
+    @property
+    def record(self) -> list[Entry]:
+        """What the fleet has, as it was remembered: it may come in another order."""
+        return sorted(self.entries, key=lambda entry: int(entry["sequence"]))
+
     def one_order(self) -> None:
         """Fails where the order of time contradicts that of sequence: within a boot, and of boots."""
-        boots = [clock(entry)["boot"] for entry in self.entries]
+        boots = [clock(entry)["boot"] for entry in self.record]
         assert sorted(boots, key=list(dict.fromkeys(boots)).index) == boots
         for boot in set(boots):
-            passed = [clock(entry)["mono_ns"] for entry in self.entries if clock(entry)["boot"] == boot]
-            # An entry tells when something happened: what waited its turn may be told after what came later.
-            assert all(then - TURN_NS <= now for then, now in pairwise(passed))
+            assert rising(clock(each)["mono_ns"] / NS for each in self.record if clock(each)["boot"] == boot)
+
+
+def rising(moments: Iterable[float]) -> bool:
+    """Whether each, in seconds, is not before the one ahead of it, a turn apart."""
+    return all(then - TURN_S <= now for then, now in pairwise(moments))
 
 
 def clock(entry: Entry) -> dict[str, Any]:
@@ -96,12 +106,12 @@ async def test_a_wall_clock_set_while_it_runs_moves_no_entry_and_no_timer(days: 
         rig.relay.cut()
         await rig.note("cut off")
         rig.relay.restore()
-        await rig.until(lambda: len(rig.logged("connected")) == 2, "the way found again in time")
+        await rig.until(lambda: len(rig.logged("connected")) >= 2, "the way found again in time")
         await rig.delivered()
         rig.one_order()
-        times = [entry["time"] for entry in rig.entries]
-        assert times == sorted(times)
-        assert seconds(times[-1]) - seconds(times[0]) < HOUR_S
+        times = [seconds(entry["time"]) for entry in rig.record]
+        assert rising(times)
+        assert max(times) - min(times) < HOUR_S
         assert not rig.of("clock.corrected")
         assert {clock(entry)["trust"] for entry in rig.entries} == {"none"}
         assert {clock(entry)["error_s"] for entry in rig.entries} == {None}
@@ -172,7 +182,7 @@ async def test_a_fix_at_hour_three_after_two_reboots_tells_when_each_scan_of_tha
         await rig.until(lambda: rig.of("clock.corrected"), "the correction")
         await rig.note("with a fix")
         await rig.delivered()
-        assert list(dict.fromkeys(clock(entry)["boot"] for entry in rig.entries)) == boots
+        assert list(dict.fromkeys(clock(entry)["boot"] for entry in rig.record)) == boots
         rig.one_order()
         check_corrected(rig, boots)
 
@@ -188,11 +198,11 @@ def check_corrected(rig: Hours, boots: list[str]) -> None:
     fixed = rig.at_fleet("with a fix")
     assert clock(fixed)["trust"] == "gps"
     assert rig.is_right("with a fix", fixed["time"])
-    told = [better.get((entry["source"], entry["id"])) or str(entry["time"]) for entry in rig.entries]
-    last = [time for entry, time in zip(rig.entries, told, strict=True) if clock(entry)["boot"] == boots[-1]]
-    assert last == sorted(last)
+    told = [better.get((entry["source"], entry["id"])) or str(entry["time"]) for entry in rig.record]
+    last = [time for entry, time in zip(rig.record, told, strict=True) if clock(entry)["boot"] == boots[-1]]
+    assert rising(map(seconds, last))
     # Of boots that never knew the time nothing is claimed: neither then, nor by what was learned later.
     earlier = [entry for entry in rig.entries if clock(entry)["boot"] != boots[-1]]
     assert {clock(entry)["trust"] for entry in earlier} == {"none"}
     assert not any((entry["source"], entry["id"]) in better for entry in earlier)
-    assert max(entry["time"] for entry in earlier) < last[0]
+    assert max(entry["time"] for entry in earlier) < min(last)
