@@ -1,6 +1,6 @@
 """Entries that travel together, packed for the way. Pure.
 
-    load = packed(entries, room)
+    load = packed(entries, room, Cursors())
     load.payload, load.properties
 
 One entry a line, oldest first. The user properties `from` and `to` are the first and last sequence. Where a
@@ -9,9 +9,11 @@ two is of other lanes. Without it nothing is missing that was not sent before.
 """
 
 import gzip
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.cursors import Cursors
 from agent.store import Run, Stored, within
 from agent.workflow import Lane
 
@@ -44,23 +46,17 @@ class Load:
     properties: list[tuple[str, str]]
     oldest: Stored
     last: int
+    entries: int
+    urgency: Lane
+    """The most urgent lane of which there is an entry in it."""
     counts: tuple[int, ...]
-    """Entries by lane."""
+    """Entries by lane, without those that the broker is known to have had before."""
     size: int
     """Bytes before compression."""
 
     @property
     def first(self) -> int:
         return self.oldest.sequence
-
-    @property
-    def entries(self) -> int:
-        return sum(self.counts)
-
-    @property
-    def urgency(self) -> Lane:
-        """The most urgent lane of which there is an entry in it."""
-        return next(lane for lane in Lane if self.counts[lane])
 
     @property
     def ratio(self) -> float:
@@ -74,8 +70,11 @@ def pack(entries: Sequence[Stored], room: int = GZIP_FROM) -> Packed:
     return _wrapped(lines, entries[0].sequence, entries[-1].sequence, room)
 
 
-def packed(entries: Sequence[Stored], room: int, lane: Lane | None = None) -> Load:
-    """As many of the oldest of them as fit into so many bytes; the oldest alone may be too large for that."""
+def packed(entries: Sequence[Stored], room: int, known: Cursors, lane: Lane | None = None) -> Load:
+    """As many of the oldest of them as fit into so many bytes; the oldest alone may be too large for that.
+
+    What is `known` the broker has had before.
+    """
     payload, properties = pack(entries, room)
     while len(payload) > room and len(entries) > 1:
         entries = entries[: len(entries) // 2]
@@ -84,21 +83,26 @@ def packed(entries: Sequence[Stored], room: int, lane: Lane | None = None) -> Lo
         properties.append(_named(lane))
     counts = [0] * len(Lane)
     for stored in entries:
-        counts[stored.lane] += 1
+        counts[stored.lane] += stored.sequence > known.of(stored.lane)
+    urgency = Lane(min(stored.lane for stored in entries))
     size = sum(len(stored.line) for stored in entries)
-    return Load(payload, properties, entries[0], entries[-1].sequence, tuple(counts), size)
+    last = entries[-1].sequence
+    return Load(payload, properties, entries[0], last, len(entries), urgency, tuple(counts), size)
 
 
-def packed_run(run: Run, size: int, room: int, lane: Lane) -> Load:
+def packed_run(run: Run, size: int, room: int, known: Cursors, lane: Lane) -> Load:
     """The same of entries that were read together; of about so many bytes before compression, too."""
     first, last = run.sequences[0], run.sequences[-1]
     if len(run.lines) <= OVER * size:
         payload, properties = _wrapped(run.lines, first, last, room)
         if len(payload) <= room:
             oldest = Stored(first, run.lines.partition(b"\n")[0], lane)
-            counts = tuple(len(run.sequences) if own is lane else 0 for own in Lane)
-            return Load(payload, [*properties, _named(lane)], oldest, last, counts, len(run.lines))
-    return packed(within(run.stored(lane), size), room, lane)
+            entries = len(run.sequences)
+            fresh = entries - bisect_right(run.sequences, known.of(lane))
+            counts = tuple(fresh if own is lane else 0 for own in Lane)
+            named = [*properties, _named(lane)]
+            return Load(payload, named, oldest, last, entries, lane, counts, len(run.lines))
+    return packed(within(run.stored(lane), size), room, known, lane)
 
 
 def _wrapped(lines: bytes, first: int, last: int, room: int) -> Packed:

@@ -5,7 +5,8 @@
     cursors.records({})      # {"cursor": 100, "ahead": {"custody": 900}}
 
 The record `cursor` says up to where everything is with the broker. While there is a backlog some lanes are
-ahead of that, and the record `ahead` says how far. Losing either costs entries sent twice, never one unsent.
+ahead of that, and the record `ahead` says how far. The record `again` says from where the next connection
+begins all the same, lane by lane. Losing any costs entries sent twice, never one unsent.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any, Self
 
 from agent.workflow import Lane
 
-CURSOR, AHEAD = "cursor", "ahead"
+CURSOR, AHEAD, AGAIN = "cursor", "ahead", "again"
 """Records."""
 
 
@@ -31,11 +32,11 @@ class Cursors:
         places = ahead if isinstance(ahead, Mapping) else {}
         return cls(tuple(max(floor, _place(places.get(_name(lane)))) for lane in Lane))
 
-    def records(self, before: Mapping[str, Any]) -> dict[str, Any]:
-        """What is to be remembered, where those before are; live there is never more than the one number."""
+    def records(self, before: Mapping[str, Any], *, again: "Cursors | None" = None) -> dict[str, Any]:
+        """What is to be remembered, where those before are: the one number, and what differs from it."""
         ahead = {_name(lane): place for lane, place in self.each() if place > self.floor}
-        told = {AHEAD: ahead or None} if ahead or AHEAD in before else {}
-        return {CURSOR: self.floor, **told}
+        told = {AHEAD: ahead or None, AGAIN: None if again in (None, self) else [*again.places]}
+        return {CURSOR: self.floor, **{key: each for key, each in told.items() if each or key in before}}
 
     @property
     def floor(self) -> int:
@@ -55,6 +56,21 @@ class Cursors:
     def all_moved(self, to: int) -> "Cursors":
         """Every lane at least there."""
         return Cursors(tuple(max(place, to) for place in self.places))
+
+    def joined(self, other: "Cursors") -> "Cursors":
+        """Of each lane the further place."""
+        return Cursors(tuple(map(max, self.places, other.places)))
+
+    def met(self, other: "Cursors") -> "Cursors":
+        """Of each lane the nearer place."""
+        return Cursors(tuple(map(min, self.places, other.places)))
+
+    def capped(self, again: object) -> "Cursors":
+        """No lane beyond its place in a record `again`; as it is where there is none."""
+        if again is None:
+            return self
+        places = again if isinstance(again, list) and len(again) == len(Lane) else [0] * len(Lane)
+        return self.met(Cursors(tuple(map(_place, places))))
 
     def settled(self, newest: Mapping[Lane, int], last: int) -> "Cursors":
         """Lanes of which nothing waits count as being at the end of the journal."""

@@ -10,7 +10,7 @@ scan: a lane is looked for in the log itself, a stretch at a time.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -34,15 +34,17 @@ class Feed:
     def __init__(self, journal: Journal, cursors: Cursors) -> None:
         self.place = cursors
         """What was given out, or is not there."""
+        self._known = cursors
+        """What the broker has had before."""
         self._journal = journal
         self._length = USUAL
         """Bytes of an entry, as the last ones were."""
         self._ahead: tuple[_Ask, asyncio.Future[_Answer]] | None = None
         """What comes next in all likelihood, and is being read."""
 
-    def rewind(self, cursors: Cursors) -> None:
-        """Go back: what was given out since then is to be given out again."""
-        self.place = cursors
+    def rewind(self, cursors: Cursors, known: Cursors) -> None:
+        """Go back: what was given out since then is to be given out again, with what of it is `known`."""
+        self.place, self._known = cursors, known
 
     @property
     def urgent(self) -> Lane | None:
@@ -70,7 +72,7 @@ class Feed:
         if not unsent:
             self.place = self.place.all_moved(found[-1].sequence)
             return None
-        load = await _packed(unsent, room)
+        load = await _packed(unsent, room, self._known)
         self.place = self.place.all_moved(load.last)
         return load
 
@@ -79,19 +81,20 @@ class Feed:
         journal, place = self._journal, self.place.of(lane)
         recent = journal.recent(place)
         if recent is None:
-            looked, _, load = await self._asked(_Ask(lane, place, self._guess(entries, size), size, room))
+            ask = _Ask(lane, place, self._guess(entries, size), size, room, self._known)
+            looked, _, load = await self._asked(ask)
             if load is not None:
                 self._length = load.size // load.entries + 1
             if load is not None and entries == ENTRIES and size == BATCH_BYTES:
                 # Much is left and the way bears it: the next is read while this one is published.
-                following = _Ask(lane, load.last, self._guess(entries, size), size, room)
+                following = replace(ask, after=load.last, entries=self._guess(entries, size))
                 self._ahead = following, self._read(following)
         else:
             looked, load = journal.last, None
             own = (stored for stored in recent if stored.lane == lane)
             if found := store.within(islice(own, entries), size):
                 journal.hand_out(lane, found[-1].sequence)
-                load = await _packed(found, room, lane)
+                load = await _packed(found, room, self._known, lane)
         self.place = self.place.moved(lane, looked if load is None else load.last)
         return load
 
@@ -105,7 +108,7 @@ class Feed:
         return await (ahead[1] if ahead is not None and ahead[0] == ask else self._read(ask))
 
     def _read(self, ask: "_Ask") -> "asyncio.Future[_Answer]":
-        make = partial(packed_run, size=ask.size, room=ask.room, lane=ask.lane)
+        make = partial(packed_run, size=ask.size, room=ask.room, known=ask.known, lane=ask.lane)
         return self._journal.read_lane(ask.lane, ask.after, entries=ask.entries, make=make)
 
 
@@ -118,12 +121,13 @@ class _Ask:
     entries: int
     size: int
     room: int
+    known: Cursors
 
 
 _Answer = tuple[int, int, Load | None]
 
 
-async def _packed(entries: list[Stored], room: int, lane: Lane | None = None) -> Load:
+async def _packed(entries: list[Stored], room: int, known: Cursors, lane: Lane | None = None) -> Load:
     if len(entries) < PACK_INLINE:
-        return packed(entries, room, lane)
-    return await asyncio.get_running_loop().run_in_executor(None, packed, entries, room, lane)
+        return packed(entries, room, known, lane)
+    return await asyncio.get_running_loop().run_in_executor(None, packed, entries, room, known, lane)

@@ -59,6 +59,8 @@ class Connection:
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._granted: dict[int, asyncio.Future[list[int]]] = {}
         self._progress = self._loop.time()
+        self.heard = self._progress
+        """When the broker was heard last."""
         self._timer: asyncio.TimerHandle | None = None
         self._wire: Wire | None = None
         self._connected: asyncio.Future[None] = self._loop.create_future()
@@ -238,6 +240,8 @@ class Connection:
                 self._wire.hold()
                 break
             self._run(self._client.loop_read)
+            if not self.lost.done():
+                self.heard = self._loop.time()
         self._flush()
 
     def _go_on(self) -> None:

@@ -58,6 +58,12 @@ class Receipt:
         return {"size": self.size, "root": base64.b64encode(self.root).decode()}
 
 
+def size_of(records: Mapping[str, Any]) -> int:
+    """How many entries the fleet has, as the journal's records say."""
+    record = records.get(RECORD)
+    return int(record["size"]) if record else 0
+
+
 def rolled_back(cosigned: Checkpoint, last: int) -> dict[str, Any]:
     """What is remembered and told of a journal of `last` entries that once was another."""
     root = base64.b64encode(cosigned.root).decode()

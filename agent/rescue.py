@@ -15,13 +15,13 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.clock import Moment
-from agent.cursors import AHEAD, CURSOR
+from agent.cursors import AGAIN, AHEAD, CURSOR
 from agent.journal import SALVAGE, Journal
 from agent.salvage import NewerJournal, Salvage, Salvaged, check, newest_set_aside, set_aside
 from agent.workflow import Draft
 from agent.writer import JournalBusy, JournalFailed
 
-_OF_ITS_FILE = ("epoch", CURSOR, AHEAD, "receipt", SALVAGE)
+_OF_ITS_FILE = ("epoch", CURSOR, AHEAD, AGAIN, "receipt", SALVAGE)
 """Records that mean something only in the file they were in."""
 
 log = structlog.get_logger("agent")

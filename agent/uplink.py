@@ -1,9 +1,10 @@
 """Carries entries to the fleet. It knows MQTT and the journal, and nothing of parcels.
 
 Durable entries go out in batches, several in flight, as many as the way bears. A lane's cursor moves when the
-broker has acknowledged everything up to it; what was in flight when a connection died is sent again, and
-told apart by its id. A refusal is acted on by its reason: too large is split, a full quota is waited out,
-and one entry that the broker will never take is recorded and passed over, so that it cannot hold up the rest.
+broker has acknowledged everything up to it; what was in flight when a connection died is sent again, as is
+what was acknowledged just before (see `agent.trail`), and told apart by its id. A refusal is acted on by its
+reason: too large is split, a full quota is waited out, and one entry that the broker will never take is
+recorded and passed over, so that it cannot hold up the rest.
 """
 
 import asyncio
@@ -40,8 +41,10 @@ from agent.leftovers import Leftovers
 from agent.mqtt import REFUSED, Connection, ConnectionLost, Server, publish_overhead
 from agent.note import VerifierKey
 from agent.pace import Pace
+from agent.receipts import size_of
 from agent.reconnect import Backoff, forever
 from agent.refusals import TOO_LARGE, Again, Caution, Leave, PassOver
+from agent.trail import Trail
 from agent.workflow import Draft, Lane
 
 SAVE_EVERY, SAVE_AFTER_S = 512, 1.0
@@ -100,8 +103,6 @@ class Uplink:
         self.server = server
         self.topic = topic
         """`postern/v1/<device>`."""
-        self.cursors = Cursors.load(journal.records)
-        """Up to where each lane is with the broker, or recorded as passed over."""
         self.online = False
         self.reason = "not connected yet"
         self.pace = Pace()
@@ -111,7 +112,8 @@ class Uplink:
         self._downlink = Downlink(journal, topic, fleet, report, self._tell, post)
         self._herald = Herald(journal, topic, birth, self._answered, config)
         self._leftovers = Leftovers(journal, f"{topic}/up/entries", self._wake.set)
-        self._feed = Feed(journal, self.cursors)
+        self._trail = Trail(journal.records)
+        self._feed = Feed(journal, self._trail.place)
         self._backlog = Backlog(journal, self.cursors)
         self._caution = Caution()
         self._ratio = FIRST_RATIO
@@ -121,9 +123,14 @@ class Uplink:
         journal.watch(self._wake.set)
 
     @property
+    def cursors(self) -> Cursors:
+        """Up to where each lane is with the broker, or recorded as passed over."""
+        return self._trail.cursors.settled(self.journal.newest, self.journal.last)
+
+    @property
     def cursor(self) -> int:
         """Everything up to this sequence is with the broker, or recorded as passed over."""
-        return self._settled.floor
+        return self.cursors.floor
 
     @property
     def backlog(self) -> int:
@@ -172,6 +179,7 @@ class Uplink:
             raise
         finally:
             self.online = False
+            self._trail.lost(connection.heard)
             await connection.close()
 
     async def _hear_and_send(self, connection: Connection) -> None:
@@ -187,6 +195,7 @@ class Uplink:
                 hearing.result()
 
     async def _send(self, connection: Connection) -> None:
+        self._trail.begin(size_of(self.journal.records))
         self._herald.begin()
         self._leftovers.begin()
         self.pace.begin()
@@ -204,7 +213,7 @@ class Uplink:
 
     async def _stream(self, connection: Connection, flying: deque[Batch]) -> None:
         """Keep the way busy until the connection is lost or the oldest batch is refused."""
-        self._feed.rewind(self.cursors)
+        self._feed.rewind(self._trail.place, self._trail.cursors)
         while True:
             self._wake.clear()
             self._land(flying)
@@ -248,7 +257,7 @@ class Uplink:
             return True
         if len(load.payload) > room or not connection.room:
             # Too large, and the cursors must not overtake what flies; or lost meanwhile: nothing was sent.
-            self._feed.rewind(before)
+            self._feed.rewind(before, self._trail.cursors)
             return False
         flying.append(self._publish(connection, topic, load, flying))
         return True
@@ -284,15 +293,13 @@ class Uplink:
             self._unsaved += landed.load.entries
             self._move(landed.place)
 
-    @property
-    def _settled(self) -> Cursors:
-        return self.cursors.settled(self.journal.newest, self.journal.last)
-
     def _move(self, to: Cursors) -> None:
-        if to == self.cursors:
+        settled, trail = to.settled(self.journal.newest, self.journal.last), self._trail
+        if settled == trail.place:
             return
-        self.cursors = to
-        self.journal.ride(self._settled.records(self.journal.records))
+        now = asyncio.get_running_loop().time()
+        trail.moved(settled, now)
+        self.journal.ride(trail.cursors.records(self.journal.records, again=trail.believed(now)))
         self._save(all_sent=False)
         self._tell()
 
@@ -348,6 +355,7 @@ class Uplink:
         self._report(Draft("uplink.entry_passed_over", f"{self.journal.epoch}-{left.sequence}", data))
         self._backlog.gone(load.counts)
         self._move(place)
+        self._trail.believe()
         self._wake.set()
 
     # -- what is told -----------------------------------------------------------------------------

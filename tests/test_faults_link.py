@@ -115,6 +115,7 @@ async def test_a_way_cut_in_the_middle_of_any_packet_costs_nothing(tmp_path: Pat
                     await here.news.until(lambda here=here: here.types("uplink.lost"))  # type: ignore[misc]
                 else:
                     await here.sent(FEW)
+            relay.cut_after = relay.cut_back_after = None
             relay.restore()
             async with running(here.uplink.run()):
                 lanes += mixed(FEW, seed=at)

@@ -3,7 +3,7 @@
 import random
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 from tests.torture.lives import End, Life, Lives, Means, drawn
@@ -12,13 +12,8 @@ STATION = 25
 """Lives on one state: its disk is small, and cutting the power of it takes all of it."""
 
 
-async def torture(
-    folder: Path, *, cuts: int, seed: int, means: Means, sent_again: Callable[[int], None] = lambda _: None
-) -> AsyncGenerator[Life, None]:
-    """So many lives. Raises AssertionError at the first thing that is not as promised.
-
-    `sent_again` is told how many scans had to be, because a broker had forgotten them.
-    """
+async def torture(folder: Path, *, cuts: int, seed: int, means: Means) -> AsyncGenerator[Life, None]:
+    """So many lives. Raises AssertionError at the first thing that is not as promised."""
     chance = random.Random(seed)
     ends = drawn(chance, means.ends, cuts)
     for first in range(0, cuts, STATION):
@@ -32,7 +27,7 @@ async def torture(
                         error.add_note(f"life {number}, {end} (seed {seed})")
                         raise
                 try:
-                    sent_again(await lives.settle())
+                    await lives.settle()
                 except AssertionError as error:
                     error.add_note(f"after lives {first + 1} to {first + STATION} (seed {seed})")
                     raise
