@@ -444,6 +444,12 @@ class App:
     def confirm_config(self, version: int, sha256: str) -> str:
         return self.changeover.confirm(version, sha256)
 
+    def resend(self, epoch: str | None, first: int, last: int) -> str:
+        """The fleet lacks entries; why they will not be sent again, or nothing."""
+        if epoch not in (None, self.journal.epoch):
+            return "another_journal"
+        return "not connected yet" if self.uplink is None else self.uplink.resend(first, last)
+
     def status(self) -> dict[str, Any]:
         return about.status(self)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from agent import emergency
 from agent.admission import Audience, check_time
@@ -21,6 +21,7 @@ from agent.clock import NS, Moment
 from agent.documents import Body, Command, Digest, Document, Role, Root, Text, Version
 from agent.envelope import Reason, Refused, told
 from agent.receipts import ROLLED_BACK
+from agent.resend import MOST
 from agent.signed_time import Asked
 
 WINDOW = 64
@@ -28,6 +29,7 @@ WINDOW = 64
 SEQUENCE = "trust/seq/"
 """Of the records: one for each key that has commanded."""
 
+Sequence = Annotated[int, Field(ge=1, le=2**63 - 1)]
 UnitName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
@@ -79,6 +81,26 @@ class ConfirmConfig(Body):
     """Of the envelope, as it was reported."""
 
 
+class Resend(Body):
+    """Entries that the fleet lacks are to be sent again."""
+
+    first: Sequence
+    last: Sequence | None = None
+    """As many as one command may ask for, where it is not said."""
+    epoch: Text | None = None
+    """The journal that is meant, where it need not be the one in use."""
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        if not self.first <= self.end < self.first + MOST:
+            raise ValueError(f"expected 1 to {MOST} entries, got {self.end - self.first + 1}")
+        return self
+
+    @property
+    def end(self) -> int:
+        return self.first + MOST - 1 if self.last is None else self.last
+
+
 class OpenOneDoor(Body):
     unit: UnitName
     door: Annotated[int, Field(ge=1, le=9999)]
@@ -90,6 +112,7 @@ COMMANDS: Mapping[str, tuple[str, type[Body]]] = {
     "locate": ("A", Locate),
     "log_level": ("A", LogLevel),
     "session_end": ("A", Nothing),
+    "resend": ("A", Resend),
     "unlock_subject": ("B", UnlockSubject),
     "confirm_config": ("B", ConfirmConfig),
     "open_door": ("C", OpenOneDoor),

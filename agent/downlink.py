@@ -59,16 +59,18 @@ class Downlink:
         fleet: Collection[VerifierKey],
         report: Callable[[Draft], object],
         receipt_taken: Callable[[], None],
+        receipt_again: Callable[[int], None],
         post: Post | None = None,
     ) -> None:
         """`topic` is `postern/v1/<device>`. Receipts are asked for where there are keys of the `fleet`, and
-        what is signed where there is a `post`."""
+        what is signed where there is a `post`. `receipt_again` is told the size of one that is no news."""
         self._journal = journal
         self._down = f"{topic}/down/"
         self._device = topic.rpartition("/")[2]
         self._fleet = fleet
         self._report = report
         self._receipt_taken = receipt_taken
+        self._receipt_again = receipt_again
         self._post = post
         self._pages: set[str] = set()
         """Pages that are subscribed to."""
@@ -183,6 +185,7 @@ class Downlink:
                 await self._remember_rollback(checkpoint)
             return False
         if receipt is None:
+            self._receipt_again(checkpoint.size)
             return False
         log.info("receipt", size=receipt.size)
         self._journal.ride({RECORD: receipt.record()})

@@ -21,6 +21,7 @@ from agent.commands import (
     LogLevel,
     OpenOneDoor,
     Outcome,
+    Resend,
     UnlockSubject,
     admit,
     settled,
@@ -58,6 +59,10 @@ class Premises(Protocol):
 
     def confirm_config(self, version: int, sha256: str) -> str:
         """Keep the config on trial; the reason why not, or nothing."""
+        ...
+
+    def resend(self, epoch: str | None, first: int, last: int) -> str:
+        """Send entries again; the reason why not, or nothing."""
         ...
 
     def reinstate(self, subject: str) -> Mapping[str, Any]:
@@ -171,6 +176,9 @@ class Errands:
                 failed = "expected the nonce of this connection"
                 if admitted.command.nonce is not None:
                     failed = self._premises.confirm_config(version, digest)
+                return Done(Outcome.FAILED if failed else Outcome.SUCCEEDED, {"detail": failed}, {})
+            case Resend(first=first, end=last, epoch=epoch), _:
+                failed = self._premises.resend(epoch, first, last)
                 return Done(Outcome.FAILED if failed else Outcome.SUCCEEDED, {"detail": failed}, {})
             case _, "status":
                 return Done(Outcome.SUCCEEDED, {"status": self._premises.status()}, {})

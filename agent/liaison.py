@@ -63,6 +63,10 @@ class House(Protocol):
         """The fleet says that the config on trial may stay; why it will not, or nothing."""
         ...
 
+    def resend(self, epoch: str | None, first: int, last: int) -> str:
+        """The fleet lacks entries; why they will not be sent again, or nothing."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """What `postern status` shows."""
         ...
@@ -173,6 +177,9 @@ class Liaison:
 
     def confirm_config(self, version: int, sha256: str) -> str:
         return self._house.confirm_config(version, sha256)
+
+    def resend(self, epoch: str | None, first: int, last: int) -> str:
+        return self._house.resend(epoch, first, last)
 
     def reinstate(self, subject: str) -> Mapping[str, Any]:
         return self._roster.reinstate(subject, self._journal.records)

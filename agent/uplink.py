@@ -44,6 +44,7 @@ from agent.pace import Pace
 from agent.receipts import size_of
 from agent.reconnect import Backoff, forever
 from agent.refusals import TOO_LARGE, Again, Caution, Leave, PassOver
+from agent.resend import Resend
 from agent.trail import Trail
 from agent.workflow import Draft, Lane
 
@@ -109,9 +110,10 @@ class Uplink:
         self._report = report
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
-        self._downlink = Downlink(journal, topic, fleet, report, self._tell, post)
+        self._downlink = Downlink(journal, topic, fleet, report, self._receipted, self._lacking, post)
         self._herald = Herald(journal, topic, birth, self._answered, config)
         self._leftovers = Leftovers(journal, f"{topic}/up/entries", self._wake.set)
+        self._resend = Resend(journal, f"{topic}/up/entries", self._wake.set)
         self._trail = Trail(journal.records)
         self._feed = Feed(journal, self._trail.place)
         self._backlog = Backlog(journal, self.cursors)
@@ -151,6 +153,12 @@ class Uplink:
         """The birth message has changed."""
         self._herald.announce()
         self._wake.set()
+
+    def resend(self, first: int, last: int) -> str:
+        """Send entries again that the broker has taken before; the reason why not, or nothing."""
+        if first > self.journal.last:
+            return "not_made_yet"
+        return "" if self._resend.order((first, last), self.cursors) else "busy"
 
     def watch(self, call: Callable[[], None]) -> None:
         """Call whenever a cursor has moved, or a receipt was taken."""
@@ -198,6 +206,7 @@ class Uplink:
         self._trail.begin(size_of(self.journal.records))
         self._herald.begin()
         self._leftovers.begin()
+        self._resend.begin()
         self.pace.begin()
         self._saved_at = asyncio.get_running_loop().time()
         while True:
@@ -222,6 +231,8 @@ class Uplink:
                 raise connection.lost.result().again()
             self._herald.speak(connection)
             await self._leftovers.send(connection)
+            if not self._caution.alone:
+                await self._resend.send(connection)
             if not await self._launch(connection, flying):
                 await self._wake.wait()
 
@@ -357,6 +368,19 @@ class Uplink:
         self._move(place)
         self._trail.believe()
         self._wake.set()
+
+    # -- what the fleet says of it ----------------------------------------------------------------
+
+    def _receipted(self) -> None:
+        self._resend.covered(1, size_of(self.journal.records))
+        self._tell()
+
+    def _lacking(self, size: int) -> None:
+        """The fleet has so much, and says so again: what was sent and signed for since may be lost."""
+        notary = self.journal.notary
+        if notary is not None and notary.last is not None:
+            now = asyncio.get_running_loop().time()
+            self._resend.lacking(size, notary.last.size, self._trail.believed(now), now)
 
     # -- what is told -----------------------------------------------------------------------------
 

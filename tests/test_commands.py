@@ -13,6 +13,7 @@ from agent.commands import (
     Admitted,
     Again,
     Outcome,
+    Resend,
     admit,
     settled,
     unsettled,
@@ -20,6 +21,7 @@ from agent.commands import (
 from agent.documents import Role
 from agent.envelope import Kind, Reason, Refused
 from agent.jws import Signer
+from agent.resend import MOST
 from agent.signed_time import Asked
 from tests.authority import NOON, SELF, Authority, fresh
 from tests.moments import moment
@@ -31,6 +33,7 @@ ARGS: dict[str, dict[str, Any]] = {
     "unlock_subject": {"subject": "drv-7"},
     "confirm_config": {"version": 7, "sha256": "0" * 64},
     "open_door": {"unit": "doors", "door": 7},
+    "resend": {"first": 900, "last": 1000, "epoch": "e1"},
 }
 
 
@@ -113,6 +116,28 @@ def test_a_command_is_of_the_class_it_says_or_none(device: Device) -> None:
     assert device.refuses(device.command("make_coffee")) == Reason.NOT_PERMITTED
     assert device.refuses(device.command(args={"unit": "doors"})) == Reason.SCHEMA
     assert device.refuses(device.command(args={"unit": "doors", "door": 7, "times": 50})) == Reason.SCHEMA
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"first": 0, "last": 9},
+        {"first": 9, "last": 8},
+        {"first": 1, "last": 1 + MOST},
+        {"first": "1", "last": 9},
+        {"first": 1, "to": 9},
+    ],
+)
+def test_what_is_to_be_sent_again_is_bounded(device: Device, args: dict[str, Any]) -> None:
+    assert device.refuses(device.command("resend", args=args)) == Reason.SCHEMA
+
+
+def test_as_much_as_may_be_asked_for_is_meant_where_no_end_is_said(device: Device) -> None:
+    admitted = device.told(device.command("resend", args={"first": 7}))
+    assert isinstance(admitted, Admitted)
+    assert isinstance(admitted.args, Resend)
+    assert admitted.args.end == 6 + MOST
 
 
 @pytest.mark.parametrize("missing", [{"operator": ""}, {"reason": ""}])

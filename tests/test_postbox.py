@@ -82,6 +82,10 @@ class Premises:
         self.asked.append((version, sha256))
         return "" if version == 7 else "another_config"
 
+    def resend(self, epoch: str | None, first: int, last: int) -> str:
+        self.asked.append((epoch, first, last))
+        return "" if epoch is None else "another_journal"
+
     def reinstate(self, subject: str) -> Mapping[str, Any]:
         return {f"subject/{subject}": None}
 
@@ -492,6 +496,8 @@ async def test_commands_are_answered_by_what_came_of_them(device: Device) -> Non
         ("command", command(device, "checkpoint", 5)),
         ("command", command(device, "unlock_subject", 6, "B", subject="drv-7")),
         ("command", command(device, "open_door", 7, "C", unit="doors", door=1)),
+        ("command", command(device, "resend", 8, first=5, last=9)),
+        ("command", command(device, "resend", 9, first=5, last=9, epoch="another")),
     )
     done = await device.entries("command.succeeded")
     assert [each["name"] for each in done] == [
@@ -500,13 +506,16 @@ async def test_commands_are_answered_by_what_came_of_them(device: Device) -> Non
         "session_end",
         "checkpoint",
         "unlock_subject",
+        "resend",
     ]
     assert done[0]["status"] == {"held": 3}
     failed = await device.entries("command.failed")
     assert [(each["name"], each["detail"]) for each in failed] == [
         ("locate", "unknown_unit"),
         ("open_door", "unknown_unit"),
+        ("resend", "another_journal"),
     ]
+    assert (None, 5, 9) in device.premises.asked
     assert "command" in device.premises.asked
     assert "subject/drv-7" not in device.journal.records
 

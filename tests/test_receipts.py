@@ -175,6 +175,10 @@ class Van:
         record: dict[str, Any] = self.journal.records.get(RECORD, {"size": 0})
         return int(record["size"])
 
+    @property
+    def connections(self) -> list[Draft]:
+        return [each for each in self.reported if each.type == "uplink.connected"]
+
     def refusals(self) -> list[str]:
         return [each.data["reason"] for each in self.reported if each.type == "fleet.receipt_refused"]
 

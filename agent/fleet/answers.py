@@ -1,5 +1,5 @@
 """What a device is told at its birth, by whoever has the keys at hand: the time, roots it has missed, and
-that the config on trial may stay.
+that the config on trial may stay. And what it is asked for when entries stay missing.
 """
 
 import re
@@ -10,9 +10,11 @@ from typing import Any
 
 import structlog
 
+from agent.commands import RANKS
 from agent.documents import Role
+from agent.fleet.gaps import Gap
 from agent.fleet.keyring import Keyring, KeyringError
-from agent.fleet.signing import Desk
+from agent.fleet.signing import Desk, Order
 from agent.fleet.wishes import word
 
 Answer = tuple[str, bytes]
@@ -45,6 +47,26 @@ class Answers:
         except KeyringError as error:
             log.warning("no answer", device=device, reason=str(error))
             return []
+
+    def missing(self, gap: Gap, birth: Mapping[str, Any]) -> bytes | None:
+        """The command that has a device send again what is missing; None where it cannot be given."""
+        nonce = birth.get("time_nonce")
+        order = Order(
+            rank="A",
+            name="resend",
+            args=gap.wanted,
+            operator="fleet",
+            reason="missing here",
+            nonce=nonce if isinstance(nonce, str) else None,
+        )
+        try:
+            keyring = Keyring(self._folder)
+            with keyring.locked():
+                desk = Desk(keyring, int(time.time()))
+                return desk.command(gap.device, order, lasts=RANKS["A"].longest_s)
+        except KeyringError as error:
+            log.warning("not asked again", device=gap.device, reason=str(error))
+            return None
 
     def _config(self, keyring: Keyring, device: str, birth: Mapping[str, Any]) -> list[Answer]:
         """Once for a connection."""

@@ -16,6 +16,7 @@ from typing import Any
 from agent.fleet.claims import declaration
 from agent.fleet.device_log import EPOCH, LARGEST, BadEntry, Duplicate, Entry, New
 from agent.fleet.findings import Finding, Kind, Range, Verdict, ranges_in_words
+from agent.fleet.gaps import Gap
 from agent.fleet.ledger_key import opened, parts
 from agent.fleet.settling import Settling
 from agent.fleet.store import Kept, Ledger, Pinned, Store, Trust, lane_of
@@ -65,6 +66,8 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     receipts: dict[str, bytes] = field(default_factory=dict)
     """The newest receipt by device id, to be published."""
+    gaps: list[Gap] = field(default_factory=list)
+    """What has been missing for a while, each time that there was a look for it."""
 
 
 class Auditor:
@@ -239,6 +242,12 @@ class Auditor:
     def _gap(self, ledger: Ledger, claimed: Sequence[Range] = ()) -> None:
         missing = sorted([*claimed, *self.store.missing(ledger, ledger.signed)])
         if missing:
+            if not ledger.barred:
+                receipt = self.store.notes.receipt(ledger.id)
+                ends = missing[0][0], missing[-1][1]
+                self._outcome.gaps.append(
+                    Gap(ledger.device, ledger.epoch, *ends, receipt[1] if receipt else None)
+                )
             text = f"of the {ledger.signed} entries signed, {ranges_in_words(missing)}"
             self._found(Kind.GAP, ledger.device, ledger.epoch, str(missing[0][0]), text)
 

@@ -108,7 +108,7 @@ def _findings(store: "Store", given: argparse.Namespace) -> int:
                 each.finding.kind.value,
                 each.finding.device,
                 each.finding.epoch,
-                printable(each.finding.text + _by_hand(each)),
+                printable(each.finding.text + _by_hand(each) + _what_to_do(each)),
             )
             for each in found
         ]
@@ -117,6 +117,10 @@ def _findings(store: "Store", given: argparse.Namespace) -> int:
     else:
         print("nothing found" if given.all else "nothing open", file=sys.stderr)
     return EXIT_GRAVE if any(each.grave and each.settled is None for each in found) else 0
+
+
+def _what_to_do(kept: "Kept") -> str:
+    return kept.finding.remedy if kept.settled is None else ""
 
 
 def _by_hand(kept: "Kept") -> str:

@@ -24,6 +24,7 @@ from agent.fleet.audit import Birth, Entries, Noted, Outcome, Work
 from agent.fleet.clerk import Clerk
 from agent.fleet.device_log import DeviceLog, Duplicate, Entry, New, Rejected
 from agent.fleet.findings import Finding
+from agent.fleet.gaps import Gap, Patience
 from agent.mqtt import REFUSED, Connection, ConnectionLost, Message, Server
 from agent.reconnect import Backoff, forever
 
@@ -79,12 +80,14 @@ class Collector:
         clerk: Clerk | None = None,
         on_finding: Callable[[Finding], object] = lambda _: None,
         answer: Callable[[str, Entry], Sequence[tuple[str, bytes]]] = lambda _device, _birth: (),
+        ask: Callable[[Gap, Entry], bytes | None] = lambda _gap, _birth: None,
     ) -> None:
         """One device or all of them. Collectors of one `share` divide the messages between them: if they
         have clerks, these must keep one file, since none of them sees all entries of a device.
 
         With a clerk an entry is new that was not in its file; without, one that this object has not seen.
-        `answer` gives what a device is to be told at its birth: names below `down/`, and messages.
+        `answer` gives what a device is to be told at its birth: names below `down/`, and messages. `ask`
+        gives the command for what is missing of it; without one its last receipt is said again.
         """
         self.server = server
         self.devices: dict[str, DeviceLog] = {}
@@ -100,6 +103,8 @@ class Collector:
         self._clerk = clerk
         self._on_finding = on_finding
         self._answer = answer
+        self._ask = ask
+        self._patience = Patience()
         self._born: dict[str, Entry] = {}
         """Births that have not been answered, by device: the newest of each."""
         self._look_at = 0.0
@@ -164,11 +169,23 @@ class Collector:
         for message in messages:
             connection.acknowledge(message)
         await self._send_receipts(connection, outcome)
+        await self._ask_for_missing(connection, outcome)
 
     async def _send_receipts(self, connection: Connection, outcome: Outcome) -> None:
         """Not retained: a device that is away is answered when its birth arrives."""
         topics = [(f"postern/v1/{device}/down/receipt", note) for device, note in outcome.receipts.items()]
         await self._send(connection, topics, content_type=NOTE)
+
+    async def _ask_for_missing(self, connection: Connection, outcome: Outcome) -> None:
+        births = {name: device.state for name, device in self.devices.items()}
+        for gap in self._patience.due(outcome.gaps, births, time.time()):
+            down = f"postern/v1/{gap.device}/down"
+            command = self._ask(gap, births[gap.device] or {})
+            log.info("asking again", device=gap.device, **gap.wanted)
+            if command is not None:
+                await self._send(connection, [(f"{down}/command", command)])
+            elif gap.receipt is not None:
+                await self._send(connection, [(f"{down}/receipt", gap.receipt)], content_type=NOTE)
 
     async def _send(
         self,

@@ -67,7 +67,10 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         help="trust this device's key; repeatable",
     )
     collect.add_argument(
-        "--keys", type=Path, metavar="DIR", help="tell devices the time and roots they missed"
+        "--keys",
+        type=Path,
+        metavar="DIR",
+        help="tell devices the time and roots they missed; ask them for entries that stay missing",
     )
     collect.add_argument(
         "--notices",
@@ -139,6 +142,7 @@ async def _collect(
         if finding.kind in GRAVE:
             grave.append(finding)
 
+    answers = Answers(given.keys) if given.keys else None
     collector = Collector(
         server,
         show,
@@ -147,7 +151,8 @@ async def _collect(
         on_state=show_state,
         clerk=clerk,
         on_finding=show_finding,
-        answer=Answers(given.keys) if given.keys else lambda _device, _birth: (),
+        answer=answers or (lambda _device, _birth: ()),
+        ask=answers.missing if answers else lambda _gap, _birth: None,
     )
     async with clerk or contextlib.nullcontext():
         running = asyncio.create_task(collector.run(), name="collector")
@@ -210,7 +215,7 @@ def _entry_line(entry: "Entry") -> str:
 
 
 def _finding_line(finding: "Finding") -> str:
-    line = f"{finding.kind}  {finding.device} {finding.epoch}  {finding.text}"
+    line = f"{finding.kind}  {finding.device} {finding.epoch}  {finding.text}{finding.remedy}"
     return "".join(char if char.isprintable() else "?" for char in line)
 
 

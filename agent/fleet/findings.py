@@ -46,6 +46,13 @@ class Finding:
     about: str = ""
     text: str
 
+    @property
+    def remedy(self) -> str:
+        """What puts it right, for people; empty where nothing does that can be said in a line."""
+        if self.kind is not Kind.GAP:
+            return ""
+        return f"; to ask again: postern fleet command resend --device {self.device} --arg first={self.about}"
+
     def as_json(self) -> dict[str, Any]:
         return {"finding": self.kind, "device": self.device, "epoch": self.epoch, "text": self.text}
 

@@ -88,9 +88,9 @@ pattern read postern/v1/%u/down/#
     collectors = [
         _user(
             name,
-            "hears all devices; answers with receipts, the time, and roots they missed",
+            "hears all devices; answers with receipts, the time, roots they missed, and signed commands",
             "read postern/v1/+/up/#",
-            *(f"write postern/v1/+/down/{topic}" for topic in ("receipt", "time", "root")),
+            *(f"write postern/v1/+/down/{topic}" for topic in ("receipt", "time", "root", "command")),
         )
         for name in who.collectors
     ]
