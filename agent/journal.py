@@ -266,16 +266,16 @@ class Journal:
     async def keep_salvaged(self, lines: Sequence[tuple[int, bytes]]) -> None:
         await self._writer.submit(lambda connection: store.keep_salvaged(connection, lines))
 
-    async def salvaged(self, *, entries: int, size: int) -> list[Stored]:
-        """The oldest salvaged entries under their number; none before all of them are here."""
+    async def salvaged(self, after: int, *, entries: int, size: int) -> list[Stored]:
+        """The oldest salvaged entries after this number; none before all of them are here."""
         if SALVAGE in self.records:
             return []
         return await self._writer.submit(
-            lambda connection: store.salvaged(connection, entries, size), reads=True
+            lambda connection: store.salvaged(connection, after, entries, size), reads=True
         )
 
     def drop_salvaged(self, number: int) -> asyncio.Future[None]:
-        """They are with the broker up to this number."""
+        """They are with the fleet up to this number, as far as is known."""
         return self._writer.submit(lambda connection: store.drop_salvaged(connection, number))
 
     # -- bounds -----------------------------------------------------------------------------------

@@ -305,12 +305,14 @@ def keep_salvaged(connection: sqlite3.Connection, lines: Iterable[tuple[int, byt
     connection.executemany("INSERT OR IGNORE INTO salvaged VALUES (?, ?)", lines)
 
 
-def salvaged(connection: sqlite3.Connection, entries: int, size: int) -> list[Stored]:
-    """The oldest of them, under their number."""
-    found = connection.execute("SELECT number, line FROM salvaged ORDER BY number LIMIT ?", (entries,))
+def salvaged(connection: sqlite3.Connection, after: int, entries: int, size: int) -> list[Stored]:
+    """The oldest of them after a number, under theirs."""
+    found = connection.execute(
+        "SELECT number, line FROM salvaged WHERE number > ? ORDER BY number LIMIT ?", (after, entries)
+    )
     return within((Stored(number, line) for number, line in found), size)
 
 
 def drop_salvaged(connection: sqlite3.Connection, number: int) -> None:
-    """They are with the broker up to this number."""
+    """They are with the fleet up to this number, as far as is known."""
     connection.execute("DELETE FROM salvaged WHERE number <= ?", (number,))

@@ -26,6 +26,7 @@ from simulators.relay import Relay
 from tests.brokers import BROKERS, AnyBroker, News, broker_of, connected, running, server
 from tests.fleets import DEVICE
 from tests.schemas import unlike
+from tests.test_collect import line
 from tests.test_fleet_down import acme
 from tests.test_receipts import AT, FLEET, TOPIC, van_at
 from tests.test_uplink import Fleet, Van, fleet_at, van
@@ -90,6 +91,45 @@ async def test_what_a_broker_took_with_it_is_sent_again_by_the_next_process(
         assert again.uplink.backlog == 0
         async with running(again.uplink.run()):
             await fleet.has(SCANS)
+
+
+LEFT = [(number, line(number, "e0")) for number in range(1, SCANS + 1)]
+"""Entries of another journal, whose file was damaged."""
+
+
+async def left(here: Van) -> int:
+    return len(await here.journal.salvaged(0, entries=2 * SCANS, size=1_000_000))
+
+
+async def test_what_a_damaged_file_held_is_sent_again_as_well(broker: AnyBroker, tmp_path: Path) -> None:
+    async with (
+        Relay(broker.host, broker.port) as relay,
+        van(tmp_path, relay.port) as here,
+        running(here.uplink.run()),
+    ):
+        async with a_fleet_that_does_not_keep_up(broker.port):
+            await scanned(here, SCANS)  # More than the fleet takes: what follows stays with the broker.
+            await here.journal.keep_salvaged(LEFT)
+            await scanned(here, 2)
+            relay.cut()
+            await broker.stop(kill=True)
+        assert await left(here) == SCANS
+        await broker.start()
+        async with fleet_at(broker.port) as fleet:
+            relay.restore()
+            await fleet.news.until(lambda: {raw for _, raw in LEFT} <= {*fleet.lines})
+
+
+async def test_what_a_damaged_file_held_is_dropped_when_the_broker_has_lived_on(
+    broker: AnyBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.leftovers.DOUBT_S", 0.0)
+    async with fleet_at(broker.port) as fleet, van(tmp_path, broker.port) as here:
+        await here.journal.keep_salvaged(LEFT)
+        async with running(here.uplink.run()):
+            await fleet.news.until(lambda: {raw for _, raw in LEFT} <= {*fleet.lines})
+            while await left(here):
+                await scanned(here, 1)
 
 
 # -- a receipt that is given again -------------------------------------------------------------------
