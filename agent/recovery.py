@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from agent.carving import epochs_in, identity
+from agent.cursors import AGAIN, CURSOR, Cursors
 from agent.note import BadNote, Checkpoint, Note, VerifierKey, open_checkpoint
 from agent.soundness import parsed, schema
 from agent.sqlite_file import File
@@ -119,9 +120,11 @@ def size_of(record: Any) -> int:
 
 
 def reached(recovered: Recovered) -> int:
-    """Up to where the fleet has the lines: as its receipt says, without one as the broker took them."""
+    """Up to where the fleet has the lines: as its receipt says, without one as the broker is believed."""
     records = recovered.records
-    return size_of(records["receipt"] if "receipt" in records else records.get("cursor"))
+    if "receipt" in records:
+        return size_of(records["receipt"])
+    return min(size_of(records.get(CURSOR)), Cursors.load(records).capped(records.get(AGAIN)).floor)
 
 
 # -- records --------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ SPANS = 64
 """Ranges that are remembered; who asks for more is to ask again."""
 ENTRIES = 32
 """So many are compressed at once, on the event loop."""
+LOOKS = 8
+"""Looks into the journal one after the other: what is new must not wait for what is sent again."""
 REPEAT_S = 300.0
 """For the same receipt entries are sent again this often at most, however often the broker brings it."""
 
@@ -95,7 +97,9 @@ class Resend:
 
     async def _next(self, room: int) -> Load | None:
         """Those at the beginning of the first range. What is not there any more, or is too large, is left."""
-        while self._spans:
+        for _ in range(LOOKS):
+            if not self._spans:
+                return None
             first, last = self._spans[0]
             found = await self._journal.read(first - 1, entries=ENTRIES, size=BATCH_BYTES)
             end = min(found[-1].sequence if found else last, last)
@@ -104,6 +108,7 @@ class Resend:
             if load is not None and len(load.payload) <= room:
                 return load
             self.covered(first, load.last if load is not None else end)
+        self._wake()
         return None
 
     def _on_ack(self, load: Load, acked: "asyncio.Future[int]") -> None:

@@ -177,7 +177,10 @@ TOPICS = [
 WRITES = {
     ONE: {below(ONE, "up/entries"), below(ONE, "up/state")},
     OTHER: {below(OTHER, "up/entries"), below(OTHER, "up/state")},
-    COLLECTOR: {below(ONE, "down/receipt"), below(ONE, "down/time"), below(ONE, "down/root")},
+    COLLECTOR: {
+        *(below(ONE, path) for path in ("down/receipt", "down/time", "down/root", "down/command")),
+        below(OTHER, "down/command"),
+    },
     PUBLISHER: {topic for topic in TOPICS if "/down/" in topic},
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent.cursors import Cursors
+from agent.recovery import Recovered, reached
 from agent.trail import DOUBT_S, GRAIN_S, Trail
 
 
@@ -97,6 +98,24 @@ def test_lanes_are_doubted_each_for_itself() -> None:
 @pytest.mark.parametrize("again", ["x", 7, [1, 2], [1, 2, 3, 4], ["1", None, -5], {}])
 def test_a_record_that_cannot_be_read_brings_everything_again(again: object) -> None:
     assert Trail({"cursor": 9, "again": again}).begin(0) == at(0)
+
+
+@pytest.mark.parametrize(
+    ("records", "known"),
+    [
+        ({"cursor": 9}, 9),
+        ({"cursor": 9, "again": [9, 4, 9]}, 4),
+        ({"cursor": 9, "again": [9, 4, 9], "receipt": {"size": 6}}, 6),
+        ({"again": [9, 4, 9]}, 0),
+    ],
+)
+def test_of_a_damaged_file_is_saved_what_would_have_been_brought_again(
+    records: dict[str, Any], known: int
+) -> None:
+    found = Recovered(
+        epoch="e1", records=records, doubtful=(), lost=(), complete=True, last_checkpoint=None, newest=9
+    )
+    assert reached(found) == known
 
 
 @pytest.mark.parametrize("seed", range(5))
