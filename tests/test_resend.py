@@ -102,22 +102,19 @@ async def left(here: Van) -> int:
 
 
 async def test_what_a_damaged_file_held_is_sent_again_as_well(broker: AnyBroker, tmp_path: Path) -> None:
-    async with (
-        Relay(broker.host, broker.port) as relay,
-        van(tmp_path, relay.port) as here,
-        running(here.uplink.run()),
-    ):
-        async with a_fleet_that_does_not_keep_up(broker.port):
-            await scanned(here, SCANS)  # More than the fleet takes: what follows stays with the broker.
-            await here.journal.keep_salvaged(LEFT)
-            await scanned(here, 2)
-            relay.cut()
-            await broker.stop(kill=True)
-        assert await left(here) == SCANS
-        await broker.start()
-        async with fleet_at(broker.port) as fleet:
-            relay.restore()
-            await fleet.news.until(lambda: {raw for _, raw in LEFT} <= {*fleet.lines})
+    async with Relay(broker.host, broker.port) as relay, van(tmp_path, relay.port) as here:
+        await here.journal.keep_salvaged(LEFT)
+        async with running(here.uplink.run()):
+            async with a_fleet_that_does_not_keep_up(broker.port):
+                while here.uplink._leftovers._taken < SCANS:
+                    await scanned(here, 1)
+                relay.cut()
+                await broker.stop(kill=True)
+            assert await left(here) == SCANS
+            await broker.start()
+            async with fleet_at(broker.port) as fleet:
+                relay.restore()
+                await fleet.news.until(lambda: {raw for _, raw in LEFT} <= {*fleet.lines})
 
 
 async def test_what_a_damaged_file_held_is_dropped_when_the_broker_has_lived_on(
