@@ -21,13 +21,15 @@ from agent.clock import NS, Moment
 from agent.documents import Body, Command, Digest, Document, Role, Root, Text, Version
 from agent.envelope import Reason, Refused, told
 from agent.receipts import ROLLED_BACK
-from agent.resend import MOST
 from agent.signed_time import Asked
 
 WINDOW = 64
 """Sequences below the last that may still come, out of order."""
 SEQUENCE = "trust/seq/"
 """Of the records: one for each key that has commanded."""
+
+RESEND_MOST = 16_384
+"""Entries that one command may have sent again."""
 
 Sequence = Annotated[int, Field(ge=1, le=2**63 - 1)]
 UnitName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -92,13 +94,13 @@ class Resend(Body):
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
-        if not self.first <= self.end < self.first + MOST:
-            raise ValueError(f"expected 1 to {MOST} entries, got {self.end - self.first + 1}")
+        if not self.first <= self.end < self.first + RESEND_MOST:
+            raise ValueError(f"expected 1 to {RESEND_MOST} entries, got {self.end - self.first + 1}")
         return self
 
     @property
     def end(self) -> int:
-        return self.first + MOST - 1 if self.last is None else self.last
+        return self.first + RESEND_MOST - 1 if self.last is None else self.last
 
 
 class OpenOneDoor(Body):

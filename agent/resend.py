@@ -21,8 +21,6 @@ from agent.journal import Journal
 from agent.mqtt import REFUSED, Connection, publish_overhead
 from agent.spans import Span, join, without
 
-MOST = 16_384
-"""Entries that one command may ask for."""
 SPANS = 64
 """Ranges that are remembered; who asks for more is to ask again."""
 ENTRIES = 32

@@ -304,12 +304,14 @@ class Uplink:
             self._unsaved += landed.load.entries
             self._move(landed.place)
 
-    def _move(self, to: Cursors) -> None:
+    def _move(self, to: Cursors, *, left_behind: bool = False) -> None:
         settled, trail = to.settled(self.journal.newest, self.journal.last), self._trail
         if settled == trail.place:
             return
         now = asyncio.get_running_loop().time()
         trail.moved(settled, now)
+        if left_behind:
+            trail.believe()
         self.journal.ride(trail.cursors.records(self.journal.records, again=trail.believed(now)))
         self._save(all_sent=False)
         self._tell()
@@ -365,8 +367,7 @@ class Uplink:
         log.error("entry passed over", **data)
         self._report(Draft("uplink.entry_passed_over", f"{self.journal.epoch}-{left.sequence}", data))
         self._backlog.gone(load.counts)
-        self._move(place)
-        self._trail.believe()
+        self._move(place, left_behind=True)
         self._wake.set()
 
     # -- what the fleet says of it ----------------------------------------------------------------

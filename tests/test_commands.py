@@ -9,6 +9,7 @@ from agent.clock import NS, Moment, Trust
 from agent.commands import (
     COMMANDS,
     RANKS,
+    RESEND_MOST,
     WINDOW,
     Admitted,
     Again,
@@ -21,7 +22,6 @@ from agent.commands import (
 from agent.documents import Role
 from agent.envelope import Kind, Reason, Refused
 from agent.jws import Signer
-from agent.resend import MOST
 from agent.signed_time import Asked
 from tests.authority import NOON, SELF, Authority, fresh
 from tests.moments import moment
@@ -124,7 +124,7 @@ def test_a_command_is_of_the_class_it_says_or_none(device: Device) -> None:
         {},
         {"first": 0, "last": 9},
         {"first": 9, "last": 8},
-        {"first": 1, "last": 1 + MOST},
+        {"first": 1, "last": 1 + RESEND_MOST},
         {"first": "1", "last": 9},
         {"first": 1, "to": 9},
     ],
@@ -137,7 +137,7 @@ def test_as_much_as_may_be_asked_for_is_meant_where_no_end_is_said(device: Devic
     admitted = device.told(device.command("resend", args={"first": 7}))
     assert isinstance(admitted, Admitted)
     assert isinstance(admitted.args, Resend)
-    assert admitted.args.end == 6 + MOST
+    assert admitted.args.end == 6 + RESEND_MOST
 
 
 @pytest.mark.parametrize("missing", [{"operator": ""}, {"reason": ""}])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.commands import RESEND_MOST
 from agent.cursors import Cursors
 from agent.fleet.answers import Answers
 from agent.fleet.audit import Work
@@ -19,7 +20,7 @@ from agent.fleet.gaps import AT_ONCE, FIRST_S, LONGEST_S, Gap, Patience
 from agent.fleet.store import Store
 from agent.journal import Journal
 from agent.mqtt import Connection, Message
-from agent.resend import MOST, REPEAT_S, SPANS, Resend
+from agent.resend import REPEAT_S, SPANS, Resend
 from agent.workflow import Draft, Lane
 from simulators.broker import Broker
 from simulators.relay import Relay
@@ -29,7 +30,7 @@ from tests.schemas import unlike
 from tests.test_collect import line
 from tests.test_fleet_down import acme
 from tests.test_receipts import AT, FLEET, TOPIC, van_at
-from tests.test_uplink import Fleet, Van, fleet_at, van
+from tests.test_uplink import Fleet, Van, fleet_at, holds, van
 
 SCANS = 60
 
@@ -91,6 +92,16 @@ async def test_what_a_broker_took_with_it_is_sent_again_by_the_next_process(
         assert again.uplink.backlog == 0
         async with running(again.uplink.run()):
             await fleet.has(SCANS)
+
+
+async def test_what_was_passed_over_is_not_tried_again_by_the_next_process(tmp_path: Path) -> None:
+    async with Broker() as ours, fleet_at(ours.port):
+        ours.puback_reason, ours.puback_reason_for = 0x99, holds(10)
+        for turn in (1, 2):
+            async with van(tmp_path, ours.port) as here, running(here.uplink.run()):
+                await here.scan(10)
+                await here.sent(10 * turn)
+                assert here.passed_over() == ["10"][turn - 1 :]
 
 
 LEFT = [(number, line(number, "e0")) for number in range(1, SCANS + 1)]
@@ -357,9 +368,13 @@ def test_a_device_that_does_not_help_is_asked_less_and_less_often() -> None:
 def test_a_device_that_brings_what_it_can_is_asked_for_the_rest() -> None:
     patience = Patience()
     for turn in range(4):
-        missing = gap(first=5 + turn * MOST, last=10**6)
+        missing = gap(first=5 + turn * RESEND_MOST, last=10**6)
         assert patience.due([missing], here(DEVICE), turn * FIRST_S) == [missing]
-        assert missing.wanted == {"first": missing.first, "last": missing.first + MOST - 1, "epoch": "e1"}
+        assert missing.wanted == {
+            "first": missing.first,
+            "last": missing.first + RESEND_MOST - 1,
+            "epoch": "e1",
+        }
         assert not patience.due([missing], here(DEVICE), turn * FIRST_S + FIRST_S - 1)
 
 

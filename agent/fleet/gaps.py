@@ -6,8 +6,8 @@ not helped by asking more often. So each time that nothing comes of it the wait 
 
 from dataclasses import dataclass
 
+from agent.commands import RESEND_MOST
 from agent.fleet.device_log import Entry
-from agent.resend import MOST
 
 FIRST_S, LONGEST_S = 300.0, 6 * 3600.0
 AT_ONCE = 32
@@ -28,7 +28,11 @@ class Gap:
     @property
     def wanted(self) -> dict[str, object]:
         """Arguments of the command that brings the first of them."""
-        return {"first": self.first, "last": min(self.last, self.first + MOST - 1), "epoch": self.epoch}
+        return {
+            "first": self.first,
+            "last": min(self.last, self.first + RESEND_MOST - 1),
+            "epoch": self.epoch,
+        }
 
 
 @dataclass(slots=True)
