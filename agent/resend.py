@@ -2,7 +2,7 @@
 
     resend = Resend(journal, "postern/v1/van-0042/up/entries", wake)
     resend.order((900, 1000), upto)      # by command
-    resend.lacking(size, signed, upto, now)      # by a receipt that is given again: the fleet has no more
+    resend.lacking(size, upto)       # by a receipt that is given again: the fleet has no more
     await resend.send(connection)
 
 What it was asked for outlives the connection, but not the process: a fleet that still lacks it asks again.
@@ -19,7 +19,9 @@ from agent.batch import BATCH_BYTES, LINES, LONGEST_PROPERTIES, Load, packed
 from agent.cursors import Cursors
 from agent.journal import Journal
 from agent.mqtt import REFUSED, Connection, publish_overhead
+from agent.receipts import size_of
 from agent.spans import Span, join, without
+from agent.trail import DOUBT_S
 
 SPANS = 64
 """Ranges that are remembered; who asks for more is to ask again."""
@@ -28,7 +30,7 @@ ENTRIES = 32
 LOOKS = 8
 """Looks into the journal one after the other: what is new must not wait for what is sent again."""
 REPEAT_S = 300.0
-"""For the same receipt entries are sent again this often at most, however often the broker brings it."""
+"""The same receipt is heeded this often at most, however often the broker brings it."""
 
 log = structlog.get_logger("uplink")
 
@@ -44,8 +46,10 @@ class Resend:
         self._spans: list[Span] = []
         self._upto = Cursors()
         self._flying = False
-        self._lacking = (-1, 0.0)
-        """The last receipt that made us send again, and when that was."""
+        self._heard = (-1, 0.0)
+        """The last receipt that was given again, and when that was."""
+        self._question: tuple[int, Cursors, float] | None = None
+        """What it said, where the broker was then, and when that is judged."""
 
     @property
     def waits(self) -> bool:
@@ -67,15 +71,29 @@ class Resend:
         self._wake()
         return True
 
-    def lacking(self, size: int, signed: int, upto: Cursors, now: float) -> None:
-        """The fleet says again that it has `size` entries, where this device has `signed` for more."""
-        before, at = self._lacking
-        last = min(signed, max(upto.places))
-        if size >= last or (size == before and now - at < REPEAT_S):
+    def lacking(self, size: int, upto: Cursors) -> None:
+        """The fleet says again that it has `size` entries, where the broker has had more.
+
+        They may be on their way. What is signed for and the fleet still lacks in a while is lost.
+        """
+        (before, at), loop = self._heard, asyncio.get_running_loop()
+        now = loop.time()
+        if size == before and now - at < REPEAT_S:
             return
-        self._lacking = (size, now)
-        log.info("sending again", first=size + 1, last=last)
-        self.order((size + 1, last), upto)
+        self._heard = (size, now)
+        self._question = (size, upto, now + DOUBT_S)
+        loop.call_later(DOUBT_S, self._wake)
+
+    def _judge(self) -> None:
+        if self._question is None or asyncio.get_running_loop().time() < self._question[2]:
+            return
+        (size, upto, _), self._question = self._question, None
+        notary = self._journal.notary
+        signed = notary.last.size if notary is not None and notary.last is not None else 0
+        last = min(signed, max(upto.places))
+        if size < last and size == size_of(self._journal.records):
+            log.info("sending again", first=size + 1, last=last)
+            self.order((size + 1, last), upto)
 
     def covered(self, first: int, last: int) -> None:
         """These need not be sent again."""
@@ -83,6 +101,7 @@ class Resend:
 
     async def send(self, connection: Connection) -> None:
         """The next few, where there are any, and more room than for a single message."""
+        self._judge()
         if self._flying or not self._spans or connection.room < 2:
             return
         room = connection.packet_limit - publish_overhead(self._topic, LINES, LONGEST_PROPERTIES)

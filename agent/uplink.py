@@ -377,11 +377,8 @@ class Uplink:
         self._tell()
 
     def _lacking(self, size: int) -> None:
-        """The fleet has so much, and says so again: what was sent and signed for since may be lost."""
-        notary = self.journal.notary
-        if notary is not None and notary.last is not None:
-            now = asyncio.get_running_loop().time()
-            self._resend.lacking(size, notary.last.size, self._trail.believed(now), now)
+        """The fleet has so much, and says so again."""
+        self._resend.lacking(size, self.cursors)
 
     # -- what is told -----------------------------------------------------------------------------
 

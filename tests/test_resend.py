@@ -20,7 +20,7 @@ from agent.fleet.gaps import AT_ONCE, FIRST_S, LONGEST_S, Gap, Patience
 from agent.fleet.store import Store
 from agent.journal import Journal
 from agent.mqtt import Connection, Message
-from agent.resend import REPEAT_S, SPANS, Resend
+from agent.resend import SPANS, Resend
 from agent.workflow import Draft, Lane
 from simulators.broker import Broker
 from simulators.relay import Relay
@@ -29,7 +29,7 @@ from tests.fleets import DEVICE
 from tests.schemas import unlike
 from tests.test_collect import line
 from tests.test_fleet_down import acme
-from tests.test_receipts import AT, FLEET, TOPIC, van_at
+from tests.test_receipts import AT, FLEET, SECRET, TOPIC, van_at
 from tests.test_uplink import Fleet, Van, fleet_at, holds, van
 
 SCANS = 60
@@ -188,6 +188,7 @@ async def books_at(
 def believing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every acknowledgement is believed at once, as it would be after some seconds."""
     monkeypatch.setattr("agent.trail.DOUBT_S", 0.0)
+    monkeypatch.setattr("agent.resend.DOUBT_S", 0.0)
 
 
 @pytest.mark.usefixtures("believing")
@@ -258,7 +259,7 @@ def lanes() -> list[Lane]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, lanes: list[Lane]) -> AsyncIterator[Bench]:
-    journal = Journal(tmp_path / "journal.db", source=f"/postern/test/{DEVICE}")
+    journal = Journal(tmp_path / "journal.db", source=f"/postern/test/{DEVICE}", key=SECRET)
     await journal.open()
     try:
         await journal.append([Draft("a.thing", "s", {}, lane) for lane in lanes], AT, {"position": None})
@@ -326,15 +327,43 @@ async def test_an_entry_that_no_packet_holds_keeps_no_other_back(bench: Bench) -
     await bench.arrived(99, 100, 102)
 
 
-async def test_a_receipt_that_is_brought_again_and_again_is_answered_once(bench: Bench) -> None:
-    bench.resend.lacking(100, 100, ALL, 0.0)
-    assert not bench.resend.waits, "the fleet has everything that was signed"
-    for now in (1.0, 2.0, REPEAT_S):
-        bench.resend.lacking(60, 100, ALL, now)
-        assert bench.resend.waits is (now == 1.0)
-        await bench.all_sent()
-    bench.resend.lacking(60, 100, ALL, REPEAT_S + 1)
-    assert bench.resend.waits
+def receipted(bench: Bench, size: int) -> None:
+    bench.journal.ride({"receipt": {"size": size, "root": ""}})
+
+
+async def judged(bench: Bench, size: int, upto: Cursors = ALL) -> list[int]:
+    """What is sent again for a receipt that is given again."""
+    before = len(bench.fleet.sequences)
+    bench.resend.lacking(size, upto)
+    await bench.resend.send(bench.connection)
+    await bench.all_sent()
+    states = len(bench.fleet.states)
+    await bench.connection.publish(f"{TOPIC}/up/state", b"{}")  # Nothing comes behind it.
+    await bench.fleet.news.until(lambda: len(bench.fleet.states) > states)
+    return bench.fleet.sequences[before:]
+
+
+@pytest.mark.usefixtures("believing")
+async def test_a_receipt_that_is_brought_again_and_again_is_heeded_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.journal.checkpoint()
+    await bench.journal.save()
+    receipted(bench, 90)
+    assert await judged(bench, 90) == [*range(91, 101)]
+    assert await judged(bench, 90) == []
+    monkeypatch.setattr("agent.resend.REPEAT_S", 0.0)
+    assert await judged(bench, 90, Cursors((95, 95, 95))) == [*range(91, 96)]
+    receipted(bench, 100)
+    assert await judged(bench, 90) == [], "what was missing has come meanwhile"
+    assert await judged(bench, 100) == [], "the fleet has everything that was signed"
+
+
+async def test_what_may_be_on_its_way_is_given_time(bench: Bench) -> None:
+    bench.journal.checkpoint()
+    await bench.journal.save()
+    receipted(bench, 90)
+    assert await judged(bench, 90) == []
 
 
 async def test_more_ranges_than_are_remembered_are_asked_for_again_later(bench: Bench) -> None:
