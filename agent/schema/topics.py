@@ -145,7 +145,8 @@ def _up(reference: str) -> tuple[Topic, ...]:
         Topic(
             path="up/entries",
             message="entries",
-            summary="Entries, one a line, oldest first. Each line is described by the payload.",
+            summary="Entries, one a line, oldest first; what comes again has the same id. Each line is"
+            " described by the payload.",
             retained=False,
             content_type=LINES,
             payload={"$ref": reference.format(model=entries.NAME)},
@@ -213,7 +214,8 @@ def _down(envelope: Json) -> tuple[Topic, ...]:
     receipt = Topic(
         path="down/receipt",
         message="receipt",
-        summary="A checkpoint of the device with the fleet's signature added: all up to it is there.",
+        summary="A checkpoint of the device with the fleet's signature added: all up to it is there. Given"
+        " again it asks for the rest of what the device has signed for.",
         retained=False,
         content_type=NOTE,
         payload=CHECKPOINT,
