@@ -10,11 +10,13 @@ import pytest
 
 from agent.admission import Audience
 from agent.clock import NS
+from agent.commands import RESEND_MOST, Resend
 from agent.documents import Role
 from agent.envelope import Kind
 from agent.fleet import wishes
 from agent.fleet.answers import Answers
 from agent.fleet.collect import Collector
+from agent.fleet.gaps import Gap
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.signing import Desk
 from agent.trust import Trusted
@@ -155,3 +157,21 @@ def test_a_device_that_tries_anything_else_or_is_not_well_is_told_nothing(
 )
 def test_what_a_device_says_of_its_config_may_be_anything(keyring: Keyring, config: object) -> None:
     assert not words(Answers(keyring.folder), {"time_nonce": NONCE, "config": config})
+
+
+# -- what is missing ------------------------------------------------------------------------------
+
+MISSING = Gap(DEVICE, "e1", 5, 10**6, None)
+
+
+def test_what_is_missing_is_asked_for_as_far_as_one_command_may(keyring: Keyring) -> None:
+    enrolled(keyring)
+    raw = Answers(keyring.folder).missing(MISSING, {"time_nonce": NONCE})
+    assert raw is not None
+    command = Trusted.pin(keyring.document.raw, VAN).open(Kind.COMMAND, raw).body
+    assert (command.rank, command.name, command.nonce) == ("A", "resend", NONCE)
+    assert Resend.model_validate(command.args) == Resend(first=5, last=4 + RESEND_MOST, epoch="e1")
+
+
+def test_a_device_that_was_never_enrolled_is_not_commanded(keyring: Keyring) -> None:
+    assert Answers(keyring.folder).missing(MISSING, {"time_nonce": NONCE}) is None
