@@ -227,9 +227,10 @@ async def test_the_fleet_gets_custody_first_and_everything_once(name: str, tmp_p
 
 
 async def cut_short(here: Van, relay: Relay, bytes_carried: int) -> None:
-    """Send until so much has gone, and the way is cut."""
-    relay.cut_after = bytes_carried
+    """Send until so much has gone, and something was acknowledged; then the way is cut."""
     async with running(here.uplink.run()):
+        await here.news.until(lambda: max(here.uplink.cursors.places))
+        relay.cut_after = bytes_carried
         await here.news.until(lambda: here.types("uplink.lost"))
     relay.restore()
 
