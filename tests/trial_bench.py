@@ -73,6 +73,11 @@ class TrialBench:
         self.folder, self.dev = folder, folder / "dev"
         self.dev.mkdir()
         self.broker = Mosquitto(folder)
+        self.devices = (
+            Em4100Reader(self.dev / "badge"),
+            FingerprintModule(self.dev / "finger"),
+            LineScanner(self.dev / "gun"),
+        )
         self.fleet = Authority()
         self.news = News()
         self.file = folder / "postern.toml"
@@ -92,11 +97,7 @@ class TrialBench:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self.broker)
-            for device in (
-                Em4100Reader(self.dev / "badge"),
-                FingerprintModule(self.dev / "finger"),
-                LineScanner(self.dev / "gun"),
-            ):
+            for device in self.devices:
                 stack.enter_context(device)
             state = self.folder / "state"
             self.file.write_text(FILE.format(state=state, port=self.broker.port, dev=self.dev))
