@@ -463,6 +463,10 @@ class App:
         """Whether a unit is ready, and the one that is meant."""
         return unit in self.units and about.condition(self, self.units[unit]) == about.READY
 
+    def at_work(self) -> Sequence[str]:
+        """What a restart would interrupt, in words; nothing of whom."""
+        return self.decider.desk.at_work()
+
     def settled(self, config: Config) -> None:
         """The config may stay: so may what it says of the journal."""
         self.upkeep.limits = config.limits()

@@ -1,6 +1,7 @@
 """Takes configs from afar: looks at each, says what it would change, tries it, and keeps it or goes back.
 
-    document -> read, checked, explained -> tried at the new broker -> course saved -> the agent starts anew
+    document -> read, checked, explained -> tried at the new broker -> nobody at work -> course saved
+             -> the agent starts anew
     trial    -> gates green and a signed word over the new connection -> kept
     else     -> the agent starts anew as it was
 
@@ -9,7 +10,7 @@ Everything that lasts is in the course. Whatever ends a trial early ends in what
 
 import asyncio
 import faulthandler
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,10 +23,11 @@ from agent.documents import Document
 from agent.explain import Explanation, explain
 from agent.gates import Gates, Lag
 from agent.journal import Journal
+from agent.lull import LONGEST_BACK_S, LONGEST_S, lull
 from agent.mistakes import BadConfig, Mistake
-from agent.mqtt import Connection, ConnectionLost
+from agent.probe import connects_otherwise, probe
 from agent.shelf import InForce, Shelf
-from agent.trial import Edition, Outcome, State, Trial, reason, reasons
+from agent.trial import NOTHING, Edition, Outcome, State, Trial, reason, reasons
 from agent.units import Unit
 from agent.workflow import Draft
 
@@ -77,6 +79,10 @@ class House(Protocol):
         """A config is no longer on trial."""
         ...
 
+    def at_work(self) -> Sequence[str]:
+        """What a restart would interrupt, in words; nothing of whom."""
+        ...
+
 
 class Changeover:
     """One document at a time."""
@@ -97,6 +103,8 @@ class Changeover:
         self._pace = pace or Pace()
         self._device = in_force.config.file.device.id
         self._wished: Document[Any] | None = None
+        self._waiting: Mapping[str, Any] | None = None
+        """A config that is to be tried once nobody is at work, and what it waits for."""
         self._wake = asyncio.Event()
         self._lag = Lag(self._pace.samples)
         self._writing: asyncio.Future[None] | None = None
@@ -129,8 +137,11 @@ class Changeover:
     def report(self) -> dict[str, Any] | None:
         """As `up/config` says it."""
         told = self.course.report()
-        if told is None:
+        if told is None and self._waiting is None:
             return None
+        told = told or dict(NOTHING)
+        if self._waiting is not None:
+            told |= {"waiting": dict(self._waiting)}
         if self.course.trial is not None and self._gates is not None:
             told |= {"gates": self._gates.as_json(), "ready": self._gates.green}
         return told
@@ -183,35 +194,45 @@ class Changeover:
             desired = read(document.claims.body, origin)
             config = candidate(desired.text, here, origin)
             await asyncio.get_running_loop().run_in_executor(None, fitting, config, here, desired.gates)
-            if self._connects_otherwise(config):
-                await self._probe(config)
+            away = await probe(config, self._pace.probe) if connects_otherwise(here, config) else []
         except BadConfig as bad:
             await self._refuse(document, bad.mistakes, dry=dry)
             return
         explanation = explain(here, config)
+        told = _told(explanation) | ({"brokers_away": away} if away else {})
         if desired.dry_run:
-            await self._explained(document, {"refused": [], **_told(explanation)})
+            await self._explained(document, {"refused": [], **told})
         elif not explanation.changes:
             await self._adopt(document, desired.text)
         else:
-            await self._begin(document, desired, config, explanation)
+            waited = await self._wait_for_lull(document, desired.confirm_timeout)
+            if not self._superseded(document):
+                await self._begin(document, desired, config, {**told, **waited})
 
-    def _connects_otherwise(self, config: Config) -> bool:
-        here = self._here.config
-        return (here.file.broker, here.tls()) != (config.file.broker, config.tls())
-
-    async def _probe(self, config: Config) -> None:
-        """The broker that is to be lets this device in and hear, while the old one still does."""
-        connection = Connection(config.server())
+    async def _wait_for_lull(self, document: Document[Any], timeout_s: float) -> dict[str, Any]:
+        """Until nobody is at work, or for as long as the trial itself may take. What that came to."""
+        busy = self._house.at_work()
+        if not busy:
+            return {}
+        longest_s = min(timeout_s, LONGEST_S)
+        waits = {"at_work": list(busy), "at_most_s": longest_s}
+        await self._remember("config.trial_postponed", document, waits)
+        log.info("config waits", version=document.ver, **waits)
+        self._waiting = {"version": document.ver, "sha256": document.sha256, **waits}
+        self._house.announce()
+        began = self._house.stamp()[0].mono_ns
         try:
-            await connection.connect(self._pace.probe)
-            await connection.subscribe(f"{config.topic}/down/head")
-        except ConnectionLost as lost:
-            raise BadConfig(
-                config.origin, [Mistake("broker", "a broker that lets this device in and hear", str(lost))]
-            ) from lost
+            within = longest_s * self._pace.second
+            busy = await lull(self._house.at_work, within, lambda: self._superseded(document))
         finally:
-            await connection.close()
+            self._waiting = None
+            self._house.announce()
+        waited_s = (self._house.stamp()[0].mono_ns - began) / NS
+        return {"waited_s": round(waited_s, 1), "interrupts": list(busy)}
+
+    def _superseded(self, document: Document[Any]) -> bool:
+        """Whether the fleet wishes something else by now."""
+        return self._wished is not None and self._wished.sha256 != document.sha256
 
     async def _refuse(self, document: Document[Any], mistakes: list[Mistake], *, dry: bool) -> None:
         why = reasons(mistakes)
@@ -234,7 +255,7 @@ class Changeover:
         self._here = replace(self._here, course=self.course, edition=edition)
 
     async def _begin(
-        self, document: Document[Any], desired: Desired, config: Config, explanation: Explanation
+        self, document: Document[Any], desired: Desired, config: Config, told: Mapping[str, Any]
     ) -> None:
         here = self._here.config
         ready = [name for name in self._units if self._house.well(name)]
@@ -243,11 +264,9 @@ class Changeover:
         await self._remember(
             "config.trial_begun",
             document,
-            {"confirm_timeout_s": timeout_s, "units": list(units), **_told(explanation)},
+            {"confirm_timeout_s": timeout_s, "units": list(units), **told},
         )
-        log.info(
-            "config on trial", version=document.ver, within_s=timeout_s, changes=len(explanation.changes)
-        )
+        log.info("config on trial", version=document.ver, within_s=timeout_s, changes=len(told["changes"]))
         edition = Edition(version=document.ver, sha256=document.sha256, text=self._shelf.keep(desired.text))
         now, _ = self._house.stamp()
         until_ns = now.mono_ns + int(timeout_s * self._pace.second * NS)
@@ -324,6 +343,8 @@ class Changeover:
         except OSError as error:
             # The next start sees for itself that the trial is over.
             log.error("course cannot be written", reason=str(error))
+        busy = await lull(self._house.at_work, LONGEST_BACK_S * self._pace.second)
+        log.info("going back", interrupts=list(busy))
         self._house.restart()
         await asyncio.Event().wait()
 

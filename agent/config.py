@@ -24,6 +24,7 @@ from agent.locker.config import meaning as locker_meaning
 from agent.locker.turn import Rules as LockerRules
 from agent.mistakes import ABSOLUTE, HOST, STRICT, BadConfig, Mistake, dotted, reason, shown, validate
 from agent.mqtt import Server
+from agent.mqtt_words import node
 from agent.note import BadNote, VerifierKey
 from agent.policy import Policy
 from agent.retention import MIB, Limits
@@ -52,6 +53,14 @@ class Section(BaseModel):
     model_config = STRICT
 
 
+def _node(text: str) -> str:
+    try:
+        node(text, 1)
+    except ValueError as bad:
+        raise ValueError("a host, with :PORT where it is another port") from bad
+    return text
+
+
 class Device(Section):
     """Who this device is and where it keeps its state."""
 
@@ -74,6 +83,8 @@ class Broker(Section):
 
     host: Annotated[str, StringConstraints(pattern=HOST)]
     port: Annotated[int, Field(ge=1, le=65_535)] = 8883
+    others: Annotated[list[Annotated[str, AfterValidator(_node)]], Field(max_length=16)] = []
+    """More nodes of the same broker, as HOST or HOST:PORT: whichever is there will do."""
     username: str | None = None
     password_file: FilePath | None = None
     """File whose first line is the password: no secret stands in the config itself."""
@@ -340,6 +351,7 @@ class Config:
             password=password,
             tls=tls,
             keepalive=broker.keepalive,
+            others=tuple(node(text, broker.port) for text in broker.others),
         )
 
     def tls(self) -> Tls:

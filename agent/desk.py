@@ -73,6 +73,10 @@ class Desk(Protocol):
         """What `postern status` shows of this desk. Nothing secret, nothing personal."""
         ...
 
+    def at_work(self) -> Sequence[str]:
+        """What somebody is in the middle of, in words; nothing of whom."""
+        ...
+
 
 class CourierDesk:
     """A courier's device: parcels in custody, handed over."""
@@ -135,3 +139,11 @@ class CourierDesk:
 
     def told(self) -> Mapping[str, Any]:
         return {}
+
+    def at_work(self) -> Sequence[str]:
+        return people_at_work(self.state)
+
+
+def people_at_work(duty: Duty) -> list[str]:
+    """Who is on duty or about to be; a handover that outlives its session waits for its driver anyway."""
+    return [word for word, there in (("login", duty.login), ("session", duty.session)) if there]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agent.config import Config
+from agent.config import Broker, Config
 from agent.intake import Role
 from agent.mistakes import dotted, shown
 from agent.units import UnitSpec
@@ -121,11 +121,16 @@ def _shown(path: str, value: Any) -> str | None:
 
 def _broker(old: Config, new: Config) -> Iterable[Effect]:
     was, becomes = old.file.broker, new.file.broker
-    if (was.host, was.port) != (becomes.host, becomes.port):
-        moved = f"{was.host}:{was.port} -> {becomes.host}:{becomes.port}"
+    before, after = _nodes(was), _nodes(becomes)
+    if before != after:
+        moved = f"{', '.join(before)} -> {', '.join(after)}"
         yield Effect(what="broker_moved", subject=moved, detail="tried before the trial begins", grave=True)
     elif was != becomes:
-        yield Effect(what="connection_changed", subject=f"{becomes.host}:{becomes.port}")
+        yield Effect(what="connection_changed", subject=", ".join(after))
+
+
+def _nodes(broker: Broker) -> list[str]:
+    return [f"{broker.host}:{broker.port}", *broker.others]
 
 
 def _units(old: Sequence[UnitSpec], new: Sequence[UnitSpec]) -> Iterable[Effect]:

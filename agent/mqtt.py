@@ -100,7 +100,7 @@ class Connection:
     async def connect(self, within: float = CONNECT_S) -> None:
         """Raises ConnectRefused with the broker's reason, or ConnectionLost."""
         server = self._server
-        where = f"{server.host}:{server.port}"
+        where = server.where
         try:
             async with asyncio.timeout(within):
                 self._wire = await open_wire(self, server.host, server.port, server.tls, MAXIMUM_PACKET)

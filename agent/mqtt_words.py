@@ -1,8 +1,17 @@
 """The words of a connection: where the broker is, what it brings, and how it ends. No I/O."""
 
+import hashlib
+import itertools
+import re
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Self
+
+_NODE = re.compile(
+    r"(?:\[(?P<six>[0-9a-fA-F:.]{2,45})\]|(?P<host>[^\s\x00/:\[\]]{1,253}))(?::(?P<port>[0-9]{1,5}))?"
+    r"|(?P<bare>[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*)"
+)
 
 
 class ConnectionLost(Exception):
@@ -21,6 +30,20 @@ class ConnectRefused(ConnectionLost):
     """The broker answered, and would not have us."""
 
 
+def node(text: str, port: int) -> tuple[str, int]:
+    """Host and port of `HOST` or `HOST:PORT`; an IPv6 address with a port stands in brackets.
+
+    Raises ValueError.
+    """
+    matched = _NODE.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"expected HOST or HOST:PORT, got {text[:80]!r}")
+    found = int(matched["port"] or port)
+    if not 1 <= found <= 65_535:
+        raise ValueError(f"expected a port from 1 to 65535, got {found}")
+    return matched["six"] or matched["bare"] or matched["host"], found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """Where the broker is and how to be let in."""
@@ -35,6 +58,23 @@ class Server:
     """Seconds."""
     session_expiry: int = 0
     """Seconds that the broker keeps subscriptions and unacknowledged messages for us; 0 starts clean."""
+    others: tuple[tuple[str, int], ...] = ()
+    """Host and port of more nodes of the same broker: any of them will do."""
+
+    @property
+    def where(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def nodes(self) -> tuple[Self, ...]:
+        """One server for each node, in the order of the config."""
+        places = ((self.host, self.port), *self.others)
+        return tuple(replace(self, host=host, port=port, others=()) for host, port in places)
+
+    def in_turn(self) -> Iterator[Self]:
+        """The nodes, again and again. The name decides which comes first: a fleet spreads over them."""
+        nodes = self.nodes()
+        first = hashlib.sha256(self.client_id.encode()).digest()[-1] % len(nodes)
+        return itertools.cycle((*nodes[first:], *nodes[:first]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,10 @@ CRASHES = 3
 """Starts that ended in nothing, after which a trial is over."""
 
 
+NOTHING: Mapping[str, Any] = {"version": None, "sha256": None, "state": None, "reasons": []}
+"""What is reported before anything has come of a config."""
+
+
 class State(StrEnum):
     """What the fleet is told of a config."""
 
@@ -170,7 +174,7 @@ class Course:
         elif self.checked is None:
             return None
         else:
-            told = {"version": None, "sha256": None, "state": None, "reasons": []}
+            told = dict(NOTHING)
         return told | ({"checked": dict(self.checked)} if self.checked is not None else {})
 
     # -- what is remembered -----------------------------------------------------------------------

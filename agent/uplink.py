@@ -120,6 +120,7 @@ class Uplink:
         self._caution = Caution()
         self._ratio = FIRST_RATIO
         self._unsaved, self._saved_at = 0, 0.0
+        self._nodes = server.in_turn()
         self._watchers: list[Callable[[], None]] = []
         self._offline_since = mono_ns()
         journal.watch(self._wake.set)
@@ -175,10 +176,11 @@ class Uplink:
 
     async def _session(self) -> None:
         """Raises ConnectionLost."""
-        connection = Connection(self.server, self._herald.will)
+        server = next(self._nodes)
+        connection = Connection(server, self._herald.will)
         try:
             await connection.connect()
-            self._came_online()
+            self._came_online(server)
             connection.lost.add_done_callback(lambda _: self._wake.set())
             await self._downlink.subscribe(connection)
             await self._hear_and_send(connection)
@@ -382,10 +384,10 @@ class Uplink:
 
     # -- what is told -----------------------------------------------------------------------------
 
-    def _came_online(self) -> None:
+    def _came_online(self, server: Server) -> None:
         offline_s = round((mono_ns() - self._offline_since) / 1e9, 1)
         self.online, self.reason = True, ""
-        log.info("connected", broker=f"{self.server.host}:{self.server.port}", backlog=self.backlog)
+        log.info("connected", broker=server.where, backlog=self.backlog)
         data = {"offline_s": offline_s, "backlog": self.backlog, "lanes": self.lanes}
         self._report(Draft("uplink.connected", self.server.client_id, data, Lane.STATE))
 

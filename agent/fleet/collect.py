@@ -108,6 +108,7 @@ class Collector:
         self._born: dict[str, Entry] = {}
         """Births that have not been answered, by device: the newest of each."""
         self._look_at = 0.0
+        self._nodes = server.in_turn()
 
     async def run(self) -> None:
         """Connect, receive, and connect again, for ever. What `on_entry` raises ends it."""
@@ -115,12 +116,13 @@ class Collector:
 
     async def _session(self) -> None:
         """Raises ConnectionLost."""
-        connection = Connection(self.server)
+        server = next(self._nodes)
+        connection = Connection(server)
         try:
             await connection.connect()
             await connection.subscribe(self._filter)
             self.online.set()
-            log.info("subscribed", broker=f"{self.server.host}:{self.server.port}", filter=self._filter)
+            log.info("subscribed", broker=server.where, filter=self._filter)
             await self._receive(connection)
         except ConnectionLost as lost:
             log.warning("connection lost", reason=str(lost))

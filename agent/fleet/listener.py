@@ -19,6 +19,7 @@ class Listener:
         self.told: Callable[[Sequence[Change]], object] = lambda _: None
         """Hears of every change, and of none when the connection comes or goes."""
         self._server, self._watch = server, watch
+        self._nodes = server.in_turn()
         self._filters = (f"postern/v1/{device}/up/#", f"postern/v1/{device}/down/head")
 
     async def run(self) -> None:
@@ -45,7 +46,7 @@ class Listener:
             await connection.close()
 
     async def _session(self) -> None:
-        connection = Connection(self._server)
+        connection = Connection(next(self._nodes))
         try:
             await connection.connect()
             await connection.subscribe(*self._filters)

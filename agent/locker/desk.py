@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.clock import NS, Moment
+from agent.desk import people_at_work
 from agent.intake import Role, role_of
 from agent.locker.codes import Codes
 from agent.locker.compartments import Wall
@@ -173,6 +174,9 @@ class LockerDesk:
         """Every compartment: what it is, how it is, never whose parcel it holds."""
         return {"compartments": {name: self._compartment(name) for name in self.wall.compartments}}
 
+    def at_work(self) -> Sequence[str]:
+        return [*people_at_work(self.state), *doors_at_work(self.state)]
+
     def _compartment(self, name: str) -> dict[str, Any]:
         built, status = self.wall.compartments[name], self.state.status(name)
         door = self.state.door(name)
@@ -188,3 +192,9 @@ class LockerDesk:
             "since": self._out_since.get(name, status.since),
             "until": status.until,
         }
+
+
+def doors_at_work(state: Locker) -> list[str]:
+    """Doors that are being opened or stand open, whoever stands before them."""
+    standing = (name for name, door in state.doors.items() if door.stands_open)
+    return [f"compartment {name}" for name in sorted({*state.busy, *state.loose, *standing})]

@@ -11,14 +11,21 @@ CONFIG = (
         "config.explained",
         DEVICE,
         "A config was only looked at: what it would do.",
-        f"{_WHICH} effects changes:list",
+        f"{_WHICH} effects changes:list brokers_away:texts?",
     ),
     EntryType("config.refused", DEVICE, "A config cannot be used here, and why.", f"{_WHICH} reasons"),
+    EntryType(
+        "config.trial_postponed",
+        DEVICE,
+        "A config is to be tried once nobody is at work here, or when so much time is over.",
+        f"{_WHICH} at_work:texts at_most_s:number",
+    ),
     EntryType(
         "config.trial_begun",
         DEVICE,
         "A config is about to be tried; what it does.",
-        f"{_WHICH} confirm_timeout_s:number units:texts effects changes:list",
+        f"{_WHICH} confirm_timeout_s:number units:texts effects changes:list waited_s:number? "
+        "interrupts:texts? brokers_away:texts?",
     ),
     EntryType(
         "config.trial_started", DEVICE, "The agent runs on a config on trial.", f"{_WHICH} starts left_s"

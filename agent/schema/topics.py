@@ -106,6 +106,11 @@ REPORT: Json = {
         "state": {"enum": [*State, None]},
         "reasons": {"type": "array", "items": REASON},
         "gates": {"type": "object", "description": "Of a trial: what is well and what is not."},
+        "waiting": {
+            "type": "object",
+            "description": "A config that is tried once nobody is at work, or when so much time is over.",
+            "required": ["version", "sha256", "at_work", "at_most_s"],
+        },
         "ready": {"type": "boolean", "description": "Of a trial: it waits for nothing but to be confirmed."},
         "checked": {
             "type": "object",

@@ -1,0 +1,98 @@
+"""A restart for a config waits until nobody is at work, but not for ever."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.desk import people_at_work
+from agent.locker.desk import doors_at_work
+from agent.lull import lull
+from tests.fleets import DEVICE
+from tests.locker_hall import Hall
+from tests.test_config_end_to_end import wished
+from tests.test_fleet_down import ANNA, BADGE, PIN, acme
+from tests.trial_bench import TrialBench
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+
+JAMMED = ("compartment a1",)
+MORE = "[journal]\nsize_mib = {}\n"
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[TrialBench]:
+    async with TrialBench(tmp_path) as made:
+        yield made
+
+
+async def test_a_trial_begins_when_the_session_has_ended(tmp_path: Path) -> None:
+    async with acme(tmp_path) as (fleet, van):
+        await fleet.push(range(1))
+        await van.completed(1)
+        await van.tells(lambda status: status["knowledge"]["freshness"] == "fresh")
+        van.badge.present(BADGE)
+        await van.heard("identity.factor_shown")
+        van.keypad.scan(PIN)
+        await van.heard("custody.session_opened")
+        await fleet.online("push", "config", str(wished(van.site, MORE.format(512))), "--device", DEVICE)
+        await van.heard("config.trial_postponed")
+        assert van.site.of("config.trial_postponed")[0]["data"]["at_work"] == ["session"]
+        assert not van.site.of("config.trial_begun")
+        await fleet.online("revoke", "--subject", ANNA)
+        await van.heard("config.trial_started")
+        begun = van.site.of("config.trial_begun")[0]["data"]
+        assert begun["interrupts"] == []
+        kinds = [entry["type"].removeprefix("postern.") for entry in van.site.entries]
+        assert kinds.index("custody.session_closed") < kinds.index("config.trial_begun")
+
+
+async def test_a_door_that_is_jammed_open_is_waited_for_and_then_named(bench: TrialBench) -> None:
+    bench.app.at_work = lambda: JAMMED  # type: ignore[method-assign]
+    await bench.push(bench.whole(more=MORE.format(512)))
+    await bench.until(lambda: "waiting" in bench.reported, "the word that it waits")
+    assert bench.reported["waiting"]["at_work"] == list(JAMMED)
+    await bench.until(lambda: bench.reported.get("state") == "trial", "the trial")
+    assert "waiting" not in bench.reported
+    (begun,) = [each["data"] for each in bench.entries if each["type"] == "postern.config.trial_begun"]
+    assert begun["interrupts"] == list(JAMMED)
+    assert begun["waited_s"] > 0
+
+
+async def test_what_the_fleet_wishes_meanwhile_takes_its_place(bench: TrialBench) -> None:
+    working = list(JAMMED)
+    bench.app.at_work = lambda: working  # type: ignore[method-assign]
+    await bench.push(bench.whole(more=MORE.format(512)), confirm_timeout=3600)
+    await bench.until(lambda: "waiting" in bench.reported, "the word that it waits")
+    bench.confirms = True
+    newer = await bench.push(bench.whole(more=MORE.format(1024)), confirm_timeout=3600)
+    await bench.until(lambda: bench.reported.get("waiting", {}).get("version") == 2, "the newer one to wait")
+    working.clear()
+    assert (await bench.end(newer))["state"] == "confirmed"
+    begun = [
+        each["data"]["version"] for each in bench.entries if each["type"] == "postern.config.trial_begun"
+    ]
+    assert begun == [2]
+
+
+async def test_nobody_at_work_is_not_waited_for() -> None:
+    assert await lull(lambda: (), 0.0) == ()
+    assert await lull(lambda: JAMMED, 0.0) == JAMMED
+    assert await lull(lambda: JAMMED, 60.0, lambda: True) == JAMMED
+
+
+def test_a_locker_is_at_work_from_the_code_to_the_latch_and_while_a_door_stands_open() -> None:
+    hall = Hall()
+    assert not people_at_work(hall.state)
+    hall.courier()
+    assert people_at_work(hall.state) == ["session"]
+    name = hall.deposit("p1")
+    hall.control("end")
+    assert (people_at_work(hall.state), doors_at_work(hall.state)) == ([], [])
+    hall.show("g1", parcel="p1")
+    assert doors_at_work(hall.state) == [f"compartment {name}"]
+    hall.opens(name)
+    hall.wait(1)
+    assert doors_at_work(hall.state) == []
+    hall.door("b2", latched=False)
+    assert doors_at_work(hall.state) == ["compartment b2"]
