@@ -13,7 +13,13 @@ PORT, PLAIN_PORT = 8883, 1883
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", required=True)
+    parser.add_argument(
+        "--host",
+        required=True,
+        action="append",
+        metavar="HOST[:PORT]",
+        help="of the broker; again for each further node of a cluster",
+    )
     parser.add_argument("--port", type=int, help=f"{PORT}, or {PLAIN_PORT} with --plain")
     parser.add_argument("--plain", action="store_true", help="without TLS")
     parser.add_argument("--ca", type=Path, help="certificates that may vouch for the broker (the system's)")
@@ -30,11 +36,15 @@ def server(given: argparse.Namespace, name: str, *, keep: int = 0) -> "Server":
     `name` stands before a random client id, or is one if the broker is to `keep` a session (seconds).
     """
     from agent.mqtt import Server
+    from agent.mqtt_words import node
 
+    port = given.port or (PLAIN_PORT if given.plain else PORT)
+    (first, port), *others = (node(text, port) for text in given.host)
     password = given.password_file.read_text().splitlines()[0] if given.password_file else None
     return Server(
-        host=given.host,
-        port=given.port or (PLAIN_PORT if given.plain else PORT),
+        host=first,
+        port=port,
+        others=tuple(others),
         client_id=given.client_id or (name if keep else f"{name}-{secrets.token_hex(4)}"),
         username=given.username,
         password=password,

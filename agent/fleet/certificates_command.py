@@ -7,20 +7,25 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.fleet.mosquitto import Who
 
 EXIT_USAGE = 2
-BROKER = ("postern.conf", "acl", "ca.pem", "crl.pem")
+FOLDERS = {"mosquitto": "/etc/mosquitto/postern", "ejabberd": "/etc/ejabberd/postern"}
+"""Where the files lie on the broker, by Debian's habits."""
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    conf = actions.add_parser("broker-conf", help="write what mosquitto needs to be the fleet's broker")
+    conf = actions.add_parser("broker-conf", help="write what a broker needs to be the fleet's")
+    conf.add_argument("--broker", choices=tuple(FOLDERS), default="mosquitto", help="(mosquitto)")
+    conf.add_argument("--out", type=Path, required=True, metavar="DIR", help="put its files here")
     conf.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="put " + ", ".join(BROKER) + " here"
+        "--folder", metavar="PATH", help="where they will lie on the broker (/etc/<broker>/postern)"
     )
-    conf.add_argument(
-        "--folder", metavar="PATH", help="where they will lie on the broker (/etc/mosquitto/postern)"
-    )
-    conf.add_argument("--data", metavar="PATH", help="what the broker keeps (/var/lib/mosquitto)")
+    conf.add_argument("--data", metavar="PATH", help="what mosquitto keeps (/var/lib/mosquitto)")
+    conf.add_argument("--address", metavar="IP", help="that ejabberd listens on (::, all there are)")
     conf.add_argument("--port", type=int, default=8883)
     conf.add_argument("--connections", type=int, default=10_000)
     conf.add_argument("--collector", action="append", metavar="NAME", help="repeatable (fleet.collector)")
@@ -57,7 +62,7 @@ def _guarded(given: argparse.Namespace) -> int:
 def _conf(given: argparse.Namespace) -> None:
     from agent.fleet import certificates
     from agent.fleet.keyring import KeyringError
-    from agent.fleet.mosquitto import Where, Who, acl, conf
+    from agent.fleet.mosquitto import Who
 
     usual = Who()
     who = Who(
@@ -69,30 +74,48 @@ def _conf(given: argparse.Namespace) -> None:
             raise KeyringError(f"expected fleet. and a name of a-z, 0-9 and -, got {name!r}")
     if not 1 <= given.port <= 65_535:
         raise KeyringError(f"--port: expected 1 to 65535, got {given.port}")
-    where = Where(
-        folder=_path(given.folder or Where().folder),
-        data=_path(given.data or Where().data),
-        port=given.port,
-        connections=given.connections,
-    )
-    made = {
-        "postern.conf": conf(where).encode(),
-        "acl": acl(who).encode(),
-        "ca.pem": (given.keys / "ca.pem").read_bytes(),
-        "crl.pem": certificates.crl(given.keys),
-    }
+    folder = _path(given.folder or FOLDERS[given.broker])
+    made = (_mosquitto if given.broker == "mosquitto" else _ejabberd)(given, folder, who)
+    made["ca.pem"] = (given.keys / "ca.pem").read_bytes()
     given.out.mkdir(parents=True, exist_ok=True)
-    for name in BROKER:
-        (given.out / name).write_bytes(made[name])
+    for name, content in made.items():
+        (given.out / name).write_bytes(content)
     if given.json:
-        print(json.dumps({"written": [str(given.out / name) for name in BROKER], "port": where.port}))
+        print(json.dumps({"written": [str(given.out / name) for name in made], "port": given.port}))
         return
-    print(f"{given.out}: take {', '.join(BROKER)} to {where.folder} on the broker.")
+    print(f"{given.out}: take {', '.join(made)} to {folder} on the broker.")
     print("Put its own certificate beside them as broker.pem and broker.key; nothing else is in there.")
 
 
+def _mosquitto(given: argparse.Namespace, folder: str, who: "Who") -> dict[str, bytes]:
+    from agent.fleet import certificates
+    from agent.fleet.mosquitto import Where, acl, conf
+
+    data = _path(given.data or Where().data)
+    where = Where(folder=folder, data=data, port=given.port, connections=given.connections)
+    crl = certificates.crl(given.keys)
+    return {"postern.conf": conf(where).encode(), "acl": acl(who).encode(), "crl.pem": crl}
+
+
+def _ejabberd(given: argparse.Namespace, folder: str, who: "Who") -> dict[str, bytes]:
+    from ipaddress import ip_address
+
+    from agent.fleet import certificates
+    from agent.fleet.ejabberd import Where, yml
+    from agent.fleet.keyring import KeyringError
+
+    try:
+        address = str(ip_address(given.address or Where().address))
+    except ValueError as error:
+        raise KeyringError(f"--address: {error}") from error
+    where = Where(folder=folder, address=address, port=given.port)
+    known = certificates.given(given.keys).values()
+    revoked = sorted({each.name for each in known} - {each.name for each in known if not each.revoked})
+    return {"ejabberd.yml": yml(where, who, revoked).encode()}
+
+
 def _path(text: str) -> str:
-    """A path that is one word of a line of mosquitto's config. Raises KeyringError."""
+    """A path that is one word of a line of the broker's config. Raises KeyringError."""
     from agent.fleet.keyring import KeyringError
 
     if not text.startswith("/") or not text.isprintable() or text != text.strip():

@@ -43,6 +43,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 async def push(given: argparse.Namespace) -> int:
     """Sign it for each device, leave it at the broker, and wait where that is asked for."""
     from dataclasses import asdict
+    from functools import partial
 
     from agent.fleet import wishes
     from agent.fleet.keyring import Keyring
@@ -56,15 +57,15 @@ async def push(given: argparse.Namespace) -> int:
         wishes.config_for(text, device, keyring.tenant, str(given.file))
     body = _body(given, text)
     sent: dict[str, Document[Any]] = {}
-    async with online.connected(given) as connection:
-        for device in devices:
-            with keyring.locked():
-                desk = Desk(keyring, int(time.time()))
-                sent[device] = desk.config(device, body)
-                desk.head(device)
-                outgoing = desk.outgoing(device)
-            published = await reconcile(connection, device, outgoing)
-            online.tell(given, {"device": device, "config": sent[device].ver, **asdict(published)})
+    for device in devices:
+        with keyring.locked():
+            desk = Desk(keyring, int(time.time()))
+            sent[device] = desk.config(device, body)
+            desk.head(device)
+            outgoing = desk.outgoing(device)
+        leave = partial(reconcile, device=device, outgoing=outgoing)
+        published = await online.everywhere(given, leave)
+        online.tell(given, {"device": device, "config": sent[device].ver, **asdict(published)})
     return await _wait(given, sent) if given.wait else 0
 
 

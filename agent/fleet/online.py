@@ -7,12 +7,14 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.fleet import broker
 
 if TYPE_CHECKING:
     from agent.mqtt import Connection, Server
+
+T = TypeVar("T")
 
 NAME = "postern-push"
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -47,7 +49,8 @@ def _run(given: argparse.Namespace) -> int:
     from agent.rows import BadPage
 
     try:
-        return asyncio.run(given.act(given)) or 0
+        code = asyncio.run(given.act(given)) or 0
+        return code or (EXIT_FAILED if getattr(given, "away", False) else 0)
     except (KeyringError, TooManyRows, BadPage, BadRollout, Refused, OSError) as error:
         print(f"postern fleet: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -68,14 +71,70 @@ def server(given: argparse.Namespace) -> "Server":
 
 @asynccontextmanager
 async def connected(given: argparse.Namespace) -> "AsyncIterator[Connection]":
-    from agent.mqtt import Connection
+    """A connection to the first node of the broker that is there. Raises ConnectionLost where none is."""
+    from agent.mqtt import ConnectionLost
 
-    connection = Connection(server(given))
+    *nodes, last = server(given).nodes()
+    for node in nodes:
+        try:
+            connection = await _open(node)
+        except ConnectionLost as lost:
+            print(f"postern fleet: {lost}", file=sys.stderr)
+            continue
+        break
+    else:
+        connection = await _open(last)
     try:
-        await connection.connect()
         yield connection
     finally:
         await connection.close()
+
+
+async def everywhere(given: argparse.Namespace, work: "Callable[[Connection], Awaitable[T]]") -> T:
+    """Do this at each node of the broker: nodes may share what passes and not what they retain.
+
+    What came of it at the first that is there. Raises ConnectionLost where none is.
+    """
+    return (await at_each(given, work))[0]
+
+
+async def at_each(given: argparse.Namespace, work: "Callable[[Connection], Awaitable[T]]") -> list[T]:
+    """What came of it at each node that is there, one after the other: they may share client ids as well.
+
+    Of those that are away a word is said, and the exit code tells of it. Raises ConnectionLost where all are.
+    """
+    from agent.mqtt import ConnectionLost
+
+    done: list[T] = []
+    lost: ConnectionLost | None = None
+    for node in server(given).nodes():
+        try:
+            connection = await _open(node)
+            try:
+                done.append(await work(connection))
+            finally:
+                await connection.close()
+        except ConnectionLost as error:
+            lost = error
+            print(f"postern fleet: {error}", file=sys.stderr)
+    if lost is not None:
+        given.away = True
+        if not done:
+            raise lost
+    return done
+
+
+async def _open(node: "Server") -> "Connection":
+    """Raises ConnectionLost."""
+    from agent.mqtt import Connection
+
+    connection = Connection(node)
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
 
 
 def tell(given: argparse.Namespace, facts: Mapping[str, Any]) -> None:

@@ -8,9 +8,13 @@ import argparse
 import json
 import sys
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from agent.fleet import online
+
+if TYPE_CHECKING:
+    from agent.mqtt import Connection
 
 BIRTH_S = 10.0
 """Longest that the broker may take to bring what a device last said of itself."""
@@ -38,9 +42,8 @@ async def _order(given: argparse.Namespace) -> int:
     from agent.commands import COMMANDS, RANKS, Outcome
     from agent.envelope import Envelope, Kind, told
     from agent.fleet.keyring import Keyring
-    from agent.fleet.publish import OUTCOMES, birth, command
+    from agent.fleet.publish import OUTCOMES, command
     from agent.fleet.signing import Desk, Order
-    from agent.mqtt import ConnectionLost
 
     keyring = Keyring(given.keys)
     if given.name not in COMMANDS:
@@ -53,9 +56,7 @@ async def _order(given: argparse.Namespace) -> int:
     except ValidationError as error:
         raise Mistake(f"--arg: {told(error)}") from error
     async with online.connected(given) as connection:
-        state = await birth(connection, given.device, within=BIRTH_S)
-        if not state.get("online"):
-            raise ConnectionLost(f"{given.device} is not online: a command is for now, or for nobody")
+        state = await _born(given, connection)
         order = Order(
             rank=rank,
             name=given.name,
@@ -81,6 +82,24 @@ async def _order(given: argparse.Namespace) -> int:
         given, {"device": given.device, "command": jti, "type": outcome["type"], "data": outcome["data"]}
     )
     return 0 if OUTCOMES[outcome["type"]] is Outcome.SUCCEEDED else EXIT_NOT_DONE
+
+
+async def _born(given: argparse.Namespace, connection: "Connection") -> Mapping[str, Any]:
+    """The birth message of the device, where it is online: at this node or, as it is retained, at another."""
+    from agent.fleet.publish import birth
+    from agent.mqtt import ConnectionLost
+
+    state = await birth(connection, given.device, within=BIRTH_S)
+    if not state.get("online") and len(given.host) > 1:
+
+        async def ask(node: "Connection") -> Mapping[str, Any]:
+            return await birth(node, given.device, within=BIRTH_S)
+
+        found = await online.at_each(given, ask)
+        state = next((each for each in found if each.get("online")), {})
+    if not state.get("online"):
+        raise ConnectionLost(f"{given.device} is not online: a command is for now, or for nobody")
+    return state
 
 
 def _argument(text: str) -> tuple[str, Any]:

@@ -15,6 +15,7 @@ from agent.fleet import config_command, online
 
 if TYPE_CHECKING:
     from agent.fleet.keyring import Keyring
+    from agent.mqtt import Connection
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -80,8 +81,7 @@ async def _reconcile(
 
     from agent.fleet.publish import reconcile
 
-    async with online.connected(given) as connection:
-        published = await reconcile(connection, device, outgoing)
+    published = await online.everywhere(given, lambda node: reconcile(node, device, outgoing))
     online.tell(given, {"device": device, **facts, **asdict(published)})
 
 
@@ -132,8 +132,7 @@ async def _send_news(
     from agent.fleet.publish import send
 
     news = {name: raw for name, raw in _without_pages(outgoing).items() if before.get(name) != raw}
-    async with online.connected(given) as connection:
-        await send(connection, device, news)
+    await online.everywhere(given, lambda node: send(node, device, news))
     online.tell(given, {"device": device, **facts, "sent": len(news)})
 
 
@@ -160,14 +159,19 @@ async def _revoke(given: argparse.Namespace) -> None:
     with keyring.locked():
         desk = Desk(keyring, int(time.time()))
         document = desk.revoke(subjects=given.subject, grants=given.grant, credentials=credentials)
-    async with online.connected(given) as connection:
+
+    async def spread(connection: "Connection") -> None:
         for device in devices:
             await send(connection, device, {"revocations": document.raw})
         for device in devices:
-            with keyring.locked():
-                desk.head(device)
-                outgoing = desk.outgoing(device)
-            await send(connection, device, _without_pages(outgoing))
+            if device not in heads:
+                with keyring.locked():
+                    desk.head(device)
+                    heads[device] = _without_pages(desk.outgoing(device))
+            await send(connection, device, heads[device])
+
+    heads: dict[str, Mapping[str, bytes]] = {}
+    await online.everywhere(given, spread)
     online.tell(given, {"revocations": document.ver, "devices": len(devices)})
 
 

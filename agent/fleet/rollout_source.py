@@ -22,6 +22,7 @@ from agent.fleet.rollout_file import BadRollout
 from agent.fleet.rollout_run import Answer, Give
 from agent.fleet.rollout_sight import CONFIG
 from agent.fleet.signing import Desk
+from agent.mqtt import Connection
 
 Issue = Callable[[Desk, str], Document[Any]]
 
@@ -48,15 +49,19 @@ def give(given: argparse.Namespace, keyring: Keyring, what: str, source: Mapping
 
     async def leave(due: Sequence[str]) -> dict[str, int]:
         versions = {}
-        async with online.connected(given) as connection:
-            for device in due:
-                with keyring.locked():
-                    desk = Desk(keyring, int(time.time()))
-                    document = issue(desk, device)
-                    desk.head(device)
-                    outgoing = desk.outgoing(device)
-                await reconcile(connection, device, outgoing)
-                versions[device] = document.ver
+        outgoing = {}
+        for device in due:
+            with keyring.locked():
+                desk = Desk(keyring, int(time.time()))
+                versions[device] = issue(desk, device).ver
+                desk.head(device)
+                outgoing[device] = desk.outgoing(device)
+
+        async def spread(connection: Connection) -> None:
+            for device, messages in outgoing.items():
+                await reconcile(connection, device, messages)
+
+        await online.everywhere(given, spread)
         return versions
 
     return leave
