@@ -6,11 +6,11 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address
 from typing import Self
 
 _NODE = re.compile(
     r"(?:\[(?P<six>[0-9a-fA-F:.]{2,45})\]|(?P<host>[^\s\x00/:\[\]]{1,253}))(?::(?P<port>[0-9]{1,5}))?"
-    r"|(?P<bare>[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*)"
 )
 
 
@@ -35,13 +35,15 @@ def node(text: str, port: int) -> tuple[str, int]:
 
     Raises ValueError.
     """
+    if text.count(":") > 1 and not text.startswith("["):
+        return str(IPv6Address(text)), port
     matched = _NODE.fullmatch(text)
     if matched is None:
         raise ValueError(f"expected HOST or HOST:PORT, got {text[:80]!r}")
     found = int(matched["port"] or port)
     if not 1 <= found <= 65_535:
         raise ValueError(f"expected a port from 1 to 65535, got {found}")
-    return matched["six"] or matched["bare"] or matched["host"], found
+    return str(IPv6Address(matched["six"])) if matched["six"] else matched["host"], found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,13 +178,13 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(PEM))
 
-    def issue(self, name: str) -> Pair:
+    def issue(self, name: str, *, expired: bool = False) -> Pair:
         """For a server on this host, or for a client of this name."""
         key = ec.generate_private_key(ec.SECP256R1())
         host = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            _builder(_named(name), self._name, key)
+            _builder(_named(name), self._name, key, days=-0.5 if expired else 1.0)
             .add_extension(host, critical=False)
             .add_extension(issuer, critical=False)
             .add_extension(_usage(signs=False), critical=True)
@@ -208,12 +208,12 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: Key) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: Key, days: float = 1.0) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + timedelta(days=days))
     )
 
 

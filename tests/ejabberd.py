@@ -10,6 +10,7 @@ Nodes find each other through a port mapper of their own, and know each other by
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -24,6 +25,8 @@ from tests.mosquitto import free_port, listens
 from tests.site import DIES_WITH_US
 
 STARTED_WITHIN = 60.0
+DONE_WITHIN = 40.0
+TRIES = 4
 LOOPBACK = ["-kernel", "inet_dist_use_interface", "{127,0,0,1}"]
 
 
@@ -92,8 +95,8 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
         self._said = folder / "said.log"
 
-    def begin(self) -> None:
-        """Start it, without waiting."""
+    def start(self) -> None:
+        """Return once it listens."""
         arguments = ["-mnesia", "dir", f'"{self.folder}/spool"', "-s", "ejabberd"]
         command = [*DIES_WITH_US, *self._erlang.command(self.name, *arguments)]
         with self._said.open("ab") as said:
@@ -105,16 +108,7 @@ class Node:
                 stdout=said,
                 stderr=said,
             )
-
-    def start(self) -> None:
-        """Return once it listens."""
-        self.begin()
-        self.ready()
-
-    def ready(self) -> None:
-        """Until it listens."""
         process = self._process
-        assert process is not None
         _until(lambda: listens(process.pid, self.port), process, self._said)
 
     def kill(self) -> None:
@@ -136,15 +130,18 @@ class Node:
             "--no-timeout",
             *words,
         ]
-        done = subprocess.run(
-            self._erlang.command(name, *arguments),
-            env=self._erlang.environ(self.folder),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=STARTED_WITHIN,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                self._erlang.command(name, *arguments),
+                env=self._erlang.environ(self.folder),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=DONE_WITHIN,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise ClusterFailed(f"{words} took longer than {DONE_WITHIN:g} s") from late
         if done.returncode:
             raise ClusterFailed(f"{words} failed with {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -159,6 +156,7 @@ class Cluster:
         self._erlang = Erlang(root, secrets.token_hex(16), free_port())
         self._mapper: subprocess.Popen[bytes] | None = None
         self._said = folder / "mapper.log"
+        self._tries = TRIES
         self.a, self.b = (Node(name, folder / name, self._erlang) for name in ("a", "b"))
         for node in self.nodes:
             node.folder.mkdir()
@@ -179,28 +177,33 @@ class Cluster:
                 )
             mapper, port = self._mapper, self._erlang.mapper_port
             _until(lambda: listens(mapper.pid, port), mapper, self._said)
-            for node in self.nodes:
-                node.begin()
-            for node in self.nodes:
-                node.ready()
-            self.b.do("join_cluster", "a@localhost")
-            # It has started anew within its process, which now and then fails: as a program it does not.
-            self.b.kill()
-            self.b.start()
-            self.joined()
+            while not self._joined():
+                self._anew()
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def joined(self) -> None:
-        """Until each says that both are there, and listens."""
-        deadline = time.monotonic() + STARTED_WITHIN
+    def _joined(self) -> bool:
+        """Start both, and have one join the other: now and then the one that joins hangs over it."""
         for node in self.nodes:
-            while len(node.do("list_cluster").split()) < len(self.nodes):
-                if time.monotonic() > deadline:
-                    raise ClusterFailed("the nodes did not find each other")
-            node.ready()
+            node.start()
+        try:
+            self.b.do("join_cluster", "a@localhost")
+        except ClusterFailed:
+            return False
+        # It has started anew within its process: as a program it does so in a known way.
+        self.b.kill()
+        self.b.start()
+        return all(len(node.do("list_cluster").split()) == len(self.nodes) for node in self.nodes)
+
+    def _anew(self) -> None:
+        self._tries -= 1
+        if not self._tries:
+            raise ClusterFailed("the nodes did not become one cluster")
+        for node in self.nodes:
+            node.kill()
+            shutil.rmtree(node.folder / "spool")
 
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:

@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,9 +23,9 @@ from typing import Self
 
 import pytest
 
-TOOLS = Path(__file__).resolve().parent.parent / ".tools"
+from tests.debian import SBIN, TOOLS, NotUnpacked, libraries, unpacked
+
 UNPACKED = TOOLS / "mosquitto" / "run"
-SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"
 STARTED_WITHIN = 10.0
 STOPPED_WITHIN = 10.0
 
@@ -176,40 +175,14 @@ def listens(pid: int, port: int) -> bool:
 
 
 def unpack_mosquitto() -> None:
-    """Put Debian's mosquitto, with the libraries this machine lacks, into `.tools`. Needs no root."""
-    TOOLS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
-        work, root = Path(scratch), Path(scratch) / "mosquitto"
-        for folder in ("lists/partial", "cache/archives/partial", "mosquitto"):
-            (work / folder).mkdir(parents=True)
-        # Lists of our own, because the machine's may be missing and are root's to refresh.
-        options = [f"Dir::State::lists={work}/lists", f"Dir::Cache={work}/cache", "APT::Sandbox::User=root"]
-        apt = ["apt-get", "-q", *(f"-o{option}" for option in options)]
-        output([*apt, "update"], cwd=work)
-        plan = output([*apt, "--simulate", "--no-install-recommends", "install", "mosquitto"], cwd=work)
-        names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-        output([*apt, "download", *names], cwd=work)
-        for package in work.glob("*.deb"):
-            output(["dpkg-deb", "--extract", str(package), str(root)], cwd=work)
-        libraries = sorted({str(each.parent.relative_to(root)) for each in root.rglob("*.so.*")})
-        paths = ":".join(f"$here/{each}" for each in libraries)
-        script = (
-            f'#!/bin/sh\nhere=${{0%/*}}\nLD_LIBRARY_PATH="{paths}" exec "$here/usr/sbin/mosquitto" "$@"\n'
-        )
-        (root / UNPACKED.name).write_text(script)
-        (root / UNPACKED.name).chmod(0o755)
-        if not UNPACKED.exists():
-            root.replace(UNPACKED.parent)
-
-
-def output(argv: list[str], *, cwd: Path) -> str:
-    environ = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath) + SBIN}
-    done = subprocess.run(
-        argv, cwd=cwd, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise BrokerFailed(f"`{' '.join(argv)}` failed with {done.returncode}: {done.stderr.strip()}")
-    return done.stdout
+    """Put Debian's mosquitto, with the libraries this machine lacks, into `.tools`. Raises NotUnpacked."""
+    root = unpacked("mosquitto")
+    paths = libraries(root).replace(str(root), "$here")
+    script = f'#!/bin/sh\nhere=${{0%/*}}\nLD_LIBRARY_PATH="{paths}" exec "$here/usr/sbin/mosquitto" "$@"\n'
+    fresh = UNPACKED.with_suffix(".new")
+    fresh.write_text(script)
+    fresh.chmod(0o755)
+    fresh.replace(UNPACKED)
 
 
 def main() -> int:
@@ -218,7 +191,7 @@ def main() -> int:
     sys.stderr.write("postern: unpacking mosquitto into .tools for the tests, this once\n")
     try:
         unpack_mosquitto()
-    except (BrokerFailed, OSError) as why:
+    except (NotUnpacked, OSError) as why:
         sys.stderr.write(f"postern: no mosquitto, so the tests that need one cannot run: {why}\n")
         return 1
     return 0

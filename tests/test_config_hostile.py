@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.note import SignerKey
 from simulators.relay import Relay
+from tests.brokers import Authority
 from tests.mosquitto import Mosquitto, free_port
 from tests.site import LONG
-from tests.trial_bench import TrialBench, identity
+from tests.trial_bench import DEVICE, TrialBench, identity
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900 if LONG else 240)]
 
@@ -169,6 +170,27 @@ async def test_a_broker_that_lets_nobody_in_is_seen_before_the_old_one_is_left(
     with Mosquitto(tmp_path, anonymous=False) as closed:
         sent = await bench.push(bench.whole(f'\nhost = "127.0.0.1"\nport = {closed.port}\nplain = true'))
         assert (await bench.end(sent))["reasons"][0]["path"] == "broker"
+    await bench.reachable("device")
+    assert len(bench.starts) == 1
+
+
+@pytest.mark.parametrize("dead", ["expired", "another authority's"])
+async def test_a_dead_certificate_is_seen_before_the_old_broker_is_left(
+    bench: TrialBench, tmp_path: Path, dead: str
+) -> None:
+    folder, elsewhere = tmp_path / "tls", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    authority = Authority(folder, "authority")
+    own = authority.issue("broker")
+    client = authority if dead == "expired" else Authority(elsewhere, "authority")
+    pair = client.issue(DEVICE, expired=dead == "expired")
+    lines = [f"cafile {authority.file}", f"certfile {own.certificate}", f"keyfile {own.key}"]
+    with Mosquitto(folder, config_lines=[*lines, "require_certificate true"]) as strict:
+        tls = f'{{ ca = "{authority.file}", certificate = "{pair.certificate}", key = "{pair.key}" }}'
+        sent = await bench.push(bench.whole(f'\nhost = "127.0.0.1"\nport = {strict.port}\ntls = {tls}'))
+        end = await bench.end(sent)
+    assert (end["state"], end["reasons"][0]["path"]) == ("refused", "broker")
     await bench.reachable("device")
     assert len(bench.starts) == 1
 

@@ -1,15 +1,20 @@
 """A restart for a config waits until nobody is at work, but not for ever."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.desk import people_at_work
+from agent.desk import CourierDesk, people_at_work
 from agent.locker.desk import doors_at_work
 from agent.lull import lull
+from agent.session import Login
+from agent.workflow import Decision
 from tests.fleets import DEVICE
 from tests.locker_hall import Hall
+from tests.site import LONG
 from tests.test_config_end_to_end import wished
 from tests.test_fleet_down import ANNA, BADGE, PIN, acme
 from tests.trial_bench import TrialBench
@@ -26,6 +31,19 @@ async def bench(tmp_path: Path) -> AsyncIterator[TrialBench]:
         yield made
 
 
+def told(bench: TrialBench, what: str) -> list[Mapping[str, Any]]:
+    """Data of the entries of this type: some come twice, where an agent starts anew."""
+    return [entry["data"] for entry in bench.entries if entry["type"] == f"postern.{what}"]
+
+
+def logging_in(bench: TrialBench, login: Login | None) -> None:
+    """Somebody is half way through proving who they are, or no longer."""
+    desk = bench.app.decider.desk
+    assert isinstance(desk, CourierDesk)
+    desk.become(Decision(state=replace(desk.state, login=login)))
+
+
+@pytest.mark.skipif(not LONG, reason="a ceremony, an enrolment and a roster: POSTERN_LONG=1")
 async def test_a_trial_begins_when_the_session_has_ended(tmp_path: Path) -> None:
     async with acme(tmp_path) as (fleet, van):
         await fleet.push(range(1))
@@ -40,39 +58,42 @@ async def test_a_trial_begins_when_the_session_has_ended(tmp_path: Path) -> None
         assert van.site.of("config.trial_postponed")[0]["data"]["at_work"] == ["session"]
         assert not van.site.of("config.trial_begun")
         await fleet.online("revoke", "--subject", ANNA)
-        await van.heard("config.trial_started")
-        begun = van.site.of("config.trial_begun")[0]["data"]
-        assert begun["interrupts"] == []
+        await van.heard("config.trial_begun")
+        assert van.site.of("config.trial_begun")[0]["data"]["interrupts"] == []
         kinds = [entry["type"].removeprefix("postern.") for entry in van.site.entries]
         assert kinds.index("custody.session_closed") < kinds.index("config.trial_begun")
+
+
+async def test_a_trial_waits_for_a_login_and_a_newer_config_takes_its_place(bench: TrialBench) -> None:
+    moment = bench.app.clock.now()
+    login = Login(
+        subject="drv-1",
+        kinds=("badge",),
+        level=0,
+        unit="badge",
+        finger=None,
+        boot=moment.boot,
+        mono_ns=moment.mono_ns,
+    )
+    logging_in(bench, login)
+    await bench.push(bench.whole(more=MORE.format(512)), confirm_timeout=3600)
+    await bench.until(lambda: "waiting" in bench.reported, "the word that it waits")
+    assert bench.reported["waiting"]["at_work"] == ["login"]
+    bench.confirms = True
+    newer = await bench.push(bench.whole(more=MORE.format(1024)), confirm_timeout=3600)
+    await bench.until(lambda: bench.reported.get("waiting", {}).get("version") == 2, "the newer one to wait")
+    logging_in(bench, None)
+    assert (await bench.end(newer))["state"] == "confirmed"
+    assert {each["version"] for each in told(bench, "config.trial_begun")} == {2}
 
 
 async def test_a_door_that_is_jammed_open_is_waited_for_and_then_named(bench: TrialBench) -> None:
     bench.app.at_work = lambda: JAMMED  # type: ignore[method-assign]
     await bench.push(bench.whole(more=MORE.format(512)))
-    await bench.until(lambda: "waiting" in bench.reported, "the word that it waits")
-    assert bench.reported["waiting"]["at_work"] == list(JAMMED)
-    await bench.until(lambda: bench.reported.get("state") == "trial", "the trial")
-    assert "waiting" not in bench.reported
-    (begun,) = [each["data"] for each in bench.entries if each["type"] == "postern.config.trial_begun"]
+    await bench.until(lambda: told(bench, "config.trial_begun"), "the trial")
+    begun = told(bench, "config.trial_begun")[0]
     assert begun["interrupts"] == list(JAMMED)
     assert begun["waited_s"] > 0
-
-
-async def test_what_the_fleet_wishes_meanwhile_takes_its_place(bench: TrialBench) -> None:
-    working = list(JAMMED)
-    bench.app.at_work = lambda: working  # type: ignore[method-assign]
-    await bench.push(bench.whole(more=MORE.format(512)), confirm_timeout=3600)
-    await bench.until(lambda: "waiting" in bench.reported, "the word that it waits")
-    bench.confirms = True
-    newer = await bench.push(bench.whole(more=MORE.format(1024)), confirm_timeout=3600)
-    await bench.until(lambda: bench.reported.get("waiting", {}).get("version") == 2, "the newer one to wait")
-    working.clear()
-    assert (await bench.end(newer))["state"] == "confirmed"
-    begun = [
-        each["data"]["version"] for each in bench.entries if each["type"] == "postern.config.trial_begun"
-    ]
-    assert begun == [2]
 
 
 async def test_nobody_at_work_is_not_waited_for() -> None:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.mosquitto import SBIN
+from tests.debian import SBIN
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MIB = 1024 * 1024
