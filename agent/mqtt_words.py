@@ -72,10 +72,11 @@ class Server:
         places = ((self.host, self.port), *self.others)
         return tuple(replace(self, host=host, port=port, others=()) for host, port in places)
 
-    def in_turn(self) -> Iterator[Self]:
-        """The nodes, again and again. The name decides which comes first: a fleet spreads over them."""
+    def in_turn(self, *, by_name: bool = False) -> Iterator[Self]:
+        """The nodes, again and again, in their order; `by_name`, the client id decides which comes first, so
+        that many who have the same list spread over all of them."""
         nodes = self.nodes()
-        first = hashlib.sha256(self.client_id.encode()).digest()[-1] % len(nodes)
+        first = hashlib.sha256(self.client_id.encode()).digest()[-1] % len(nodes) if by_name else 0
         return itertools.cycle((*nodes[first:], *nodes[:first]))
 
 

@@ -106,6 +106,8 @@ class Uplink:
         """`postern/v1/<device>`."""
         self.online = False
         self.reason = "not connected yet"
+        self._reasons: set[str] = set()
+        """Told since we were last online: nodes that are away in turn are not told of again and again."""
         self.pace = Pace()
         self._report = report
         self._rng = rng or random.Random()
@@ -120,7 +122,7 @@ class Uplink:
         self._caution = Caution()
         self._ratio = FIRST_RATIO
         self._unsaved, self._saved_at = 0, 0.0
-        self._nodes = server.in_turn()
+        self._nodes = server.in_turn(by_name=True)
         self._watchers: list[Callable[[], None]] = []
         self._offline_since = mono_ns()
         journal.watch(self._wake.set)
@@ -387,6 +389,7 @@ class Uplink:
     def _came_online(self, server: Server) -> None:
         offline_s = round((mono_ns() - self._offline_since) / 1e9, 1)
         self.online, self.reason = True, ""
+        self._reasons.clear()
         log.info("connected", broker=server.where, backlog=self.backlog)
         data = {"offline_s": offline_s, "backlog": self.backlog, "lanes": self.lanes}
         self._report(Draft("uplink.connected", self.server.client_id, data, Lane.STATE))
@@ -395,8 +398,9 @@ class Uplink:
         if self.online:
             self._offline_since = mono_ns()
             log.warning("connection lost", reason=str(lost))
-        if str(lost) != self.reason:
-            self.reason = str(lost)
+        self.reason = str(lost)
+        if self.reason not in self._reasons:
+            self._reasons.add(self.reason)
             data = {"reason": self.reason, "code": lost.code}
             self._report(Draft("uplink.lost", self.server.client_id, data, Lane.STATE))
 

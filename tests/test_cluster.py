@@ -224,7 +224,7 @@ class Van:
     @property
     def first(self) -> int:
         """Port of the node that it tries first."""
-        return next(load(self.config).server().in_turn()).port
+        return next(load(self.config).server().in_turn(by_name=True)).port
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -248,7 +248,7 @@ def vans(ground: Ground) -> tuple[Van, Van]:
         name = f"van-{n:04d}"
         firsts = [node.port for node in ground.cluster.nodes]
         server = Server(host="x", port=firsts[0], client_id=name, others=(("x", firsts[1]),))
-        port = next(server.in_turn()).port
+        port = next(server.in_turn(by_name=True)).port
         if port not in made:
             made[port] = Van(ground, name)
     return made[ground.cluster.a.port], made[ground.cluster.b.port]

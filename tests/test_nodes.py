@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import islice
 from pathlib import Path
@@ -51,10 +52,11 @@ def test_every_device_tries_every_node_and_a_fleet_begins_at_all_of_them() -> No
     firsts = set()
     for n in range(64):
         server = Server(host="a", port=1, client_id=f"van-{n:04d}", others=(("b", 2), ("c", 3)))
-        turn = [each.where for each in islice(server.in_turn(), 6)]
+        turn = [each.where for each in islice(server.in_turn(by_name=True), 6)]
         assert sorted(turn[:3]) == ["a:1", "b:2", "c:3"]
         assert turn[:3] == turn[3:]
         firsts.add(turn[0])
+        assert [each.where for each in islice(server.in_turn(), 3)] == ["a:1", "b:2", "c:3"]
     assert len(firsts) == 3
 
 
@@ -70,6 +72,20 @@ async def test_whoever_loses_a_node_goes_to_the_next(tmp_path: Path) -> None:
             await rig.until(lambda: at(rig, rig.relay.port), "the one that is left")
             await rig.scan_and_hear("A")
             await rig.delivered()
+
+
+async def test_nodes_that_are_away_in_turn_are_told_of_once_each(tmp_path: Path) -> None:
+    away = free_port()
+    config = BELT.replace("keepalive", f'others = ["127.0.0.1:{away}"]\nkeepalive')
+    async with Rig(tmp_path, config=config) as rig:
+        rig.relay.cut()
+        await rig.start()
+        await rig.until(lambda: len(rig.logged("not connected")) >= 4, "both nodes tried twice")
+        rig.relay.restore()
+        await rig.until(lambda: rig.of("uplink.connected"), "the way back", 60)
+        reasons = [entry["data"]["reason"] for entry in rig.of("uplink.lost")]
+        assert len(reasons) >= 2
+        assert max(Counter(reasons).values()) == 1
 
 
 def at(rig: Rig, port: int) -> bool:
