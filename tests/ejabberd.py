@@ -111,6 +111,10 @@ class Node:
         process = self._process
         _until(lambda: listens(process.pid, self.port), process, self._said)
 
+    @property
+    def alive(self) -> bool:
+        return self._process is not None
+
     def kill(self) -> None:
         """SIGKILL: nothing more is said or written."""
         if self._process is not None:

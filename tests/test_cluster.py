@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli import main
 from agent.config import load
 from agent.fleet.clerk import Clerk
 from agent.fleet.collect import Collector
@@ -27,6 +28,7 @@ from tests.bench import backlog
 from tests.brokers import Authority, News, running
 from tests.desk import FLEET
 from tests.ejabberd import Cluster, Node
+from tests.fleets import DEVICE, ceremony, enrolled
 from tests.site import DIES_WITH_US, LONG
 
 pytestmark = [
@@ -278,9 +280,9 @@ class Books:
         self._ground.news.look()
 
     async def begun(self, device: str) -> None:
-        """Until some of a device's backlog is here, and not all of it."""
+        """Until the first of a device's backlog is here, and not all of it: the broker has taken more."""
         arrived = self.arrived[device]
-        await self._ground.news.until(lambda: len(arrived) > QUEUED // 20, PATIENCE)
+        await self._ground.news.until(lambda: arrived, PATIENCE)
         assert len(arrived) < QUEUED
 
     async def whole(self) -> None:
@@ -319,3 +321,28 @@ async def receipts(looker: Connection, *devices: str) -> None:
             looker.acknowledge(message)
             if int(message.payload.split(b"\n")[1]) >= QUEUED:
                 missing.discard(message.topic.split("/")[2])
+
+
+async def test_what_a_node_missed_while_it_was_dead_is_left_there_when_it_is_back(ground: Ground) -> None:
+    """Also where it comes to life again: what it retained is still there, and is replaced."""
+    a, b = ground.cluster.nodes
+    keyring = ceremony(ground.folder / "keys")
+    enrolled(keyring)
+    head = ["fleet", "head", "--device", DEVICE, "--keys", str(keyring.folder), *ground.options(PUBLISHER)]
+    topic = f"postern/v1/{DEVICE}/down/head"
+    await alive(a)
+    a.kill()
+    assert await asyncio.to_thread(main, head) == 1
+    async with ground.online(DEVICE, b) as van:
+        (missed,) = await all_retained(van, topic)
+    await alive(a)
+    assert await asyncio.to_thread(main, head) == 0
+    for node in (a, b):
+        async with ground.online(DEVICE, node) as van:
+            (newest,) = await all_retained(van, topic)
+            assert newest != missed
+
+
+async def alive(node: Node) -> None:
+    if not node.alive:
+        await asyncio.to_thread(node.start)

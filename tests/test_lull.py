@@ -17,9 +17,9 @@ from tests.locker_hall import Hall
 from tests.site import LONG
 from tests.test_config_end_to_end import wished
 from tests.test_fleet_down import ANNA, BADGE, PIN, acme
-from tests.trial_bench import TrialBench
+from tests.trial_bench import PATIENCE, TrialBench
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(450 if LONG else 150)]
 
 JAMMED = ("compartment a1",)
 MORE = "[journal]\nsize_mib = {}\n"
@@ -90,7 +90,7 @@ async def test_a_trial_waits_for_a_login_and_a_newer_config_takes_its_place(benc
 async def test_a_door_that_is_jammed_open_is_waited_for_and_then_named(bench: TrialBench) -> None:
     bench.app.at_work = lambda: JAMMED  # type: ignore[method-assign]
     await bench.push(bench.whole(more=MORE.format(512)))
-    await bench.until(lambda: told(bench, "config.trial_begun"), "the trial")
+    await bench.until(lambda: told(bench, "config.trial_begun"), "the trial", 300 if LONG else PATIENCE)
     begun = told(bench, "config.trial_begun")[0]
     assert begun["interrupts"] == list(JAMMED)
     assert begun["waited_s"] > 0

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the broker did not take it, 2 a mistake in what was typed,
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from agent.fleet import online
 
 if TYPE_CHECKING:
     from agent.documents import Document
+    from agent.mqtt import Connection
 
 EXIT_NOT_KEPT = 4
 
@@ -43,11 +45,10 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 async def push(given: argparse.Namespace) -> int:
     """Sign it for each device, leave it at the broker, and wait where that is asked for."""
     from dataclasses import asdict
-    from functools import partial
 
     from agent.fleet import wishes
     from agent.fleet.keyring import Keyring
-    from agent.fleet.publish import reconcile
+    from agent.fleet.publish import Published, reconcile
     from agent.fleet.signing import Desk, chosen
 
     keyring = Keyring(given.keys)
@@ -57,14 +58,18 @@ async def push(given: argparse.Namespace) -> int:
         wishes.config_for(text, device, keyring.tenant, str(given.file))
     body = _body(given, text)
     sent: dict[str, Document[Any]] = {}
+    outgoing: dict[str, Mapping[str, bytes]] = {}
     for device in devices:
         with keyring.locked():
             desk = Desk(keyring, int(time.time()))
             sent[device] = desk.config(device, body)
             desk.head(device)
-            outgoing = desk.outgoing(device)
-        leave = partial(reconcile, device=device, outgoing=outgoing)
-        published = await online.everywhere(given, leave)
+            outgoing[device] = desk.outgoing(device)
+
+    async def spread(node: "Connection") -> dict[str, Published]:
+        return {device: await reconcile(node, device, each) for device, each in outgoing.items()}
+
+    for device, published in (await online.everywhere(given, spread)).items():
         online.tell(given, {"device": device, "config": sent[device].ver, **asdict(published)})
     return await _wait(given, sent) if given.wait else 0
 

@@ -3,7 +3,7 @@
     yml(Where(), Who(), revoked=["van-0042"])
 
 The same rules as for mosquitto: a certificate for everybody, each device shut in with its own topics. What
-this broker cannot do, and a fleet has to know, is in `systemd/README.md`.
+this broker cannot do, and a fleet has to know, is in `agent/fleet/README.md`.
 """
 
 import json

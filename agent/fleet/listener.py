@@ -8,6 +8,9 @@ from agent.fleet.sight import Change, Watch
 from agent.mqtt import Connection, ConnectionLost, Message, Server
 from agent.reconnect import Backoff, forever
 
+QUIET_S, LOOK_S = 1.0, 30.0
+"""When another node has brought all that it retained, and the longest that may take."""
+
 
 class Listener:
     """Fills a Watch, from one connection after another."""
@@ -29,9 +32,16 @@ class Listener:
     async def once(self, quiet: float, within: float) -> None:
         """Until nothing has come for so long (seconds), or so long in all. Raises ConnectionLost.
 
-        No broker says when it has brought all that was retained.
+        No broker says when it has brought all that was retained. Each of its nodes is asked.
         """
-        connection = Connection(self._server)
+        wrong = [await self._look(node, quiet, within) for node in self._server.nodes()]
+        lost = [why for why in wrong if why is not None]
+        if len(lost) == len(wrong):
+            raise lost[0]
+
+    async def _look(self, node: Server, quiet: float, within: float) -> ConnectionLost | None:
+        """Take what a node has retained; why it could not be asked."""
+        connection = Connection(node)
         try:
             await connection.connect()
             await connection.subscribe(*self._filters)
@@ -41,12 +51,19 @@ class Listener:
                         message = await connection.receive()
                     self._take(connection, message)
         except TimeoutError:
-            pass
+            return None
+        except ConnectionLost as lost:
+            return lost
         finally:
             await connection.close()
 
     async def _session(self) -> None:
-        connection = Connection(next(self._nodes))
+        server = next(self._nodes)
+        for other in self._server.nodes():
+            if other != server:
+                # What it retains, none of the others may bring.
+                await self._look(other, QUIET_S, LOOK_S)
+        connection = Connection(server)
         try:
             await connection.connect()
             await connection.subscribe(*self._filters)

@@ -93,15 +93,18 @@ async def connected(given: argparse.Namespace) -> "AsyncIterator[Connection]":
 async def everywhere(given: argparse.Namespace, work: "Callable[[Connection], Awaitable[T]]") -> T:
     """Do this at each node of the broker: nodes may share what passes and not what they retain.
 
-    What came of it at the first that is there. Raises ConnectionLost where none is.
+    What came of it at the first that is there; the exit code tells of those that are not. Raises
+    ConnectionLost where none is.
     """
-    return (await at_each(given, work))[0]
+    done = await at_each(given, work)
+    given.away = getattr(given, "away", False) or len(done) < len(given.host)
+    return done[0]
 
 
 async def at_each(given: argparse.Namespace, work: "Callable[[Connection], Awaitable[T]]") -> list[T]:
     """What came of it at each node that is there, one after the other: they may share client ids as well.
 
-    Of those that are away a word is said, and the exit code tells of it. Raises ConnectionLost where all are.
+    Of those that are away a word is said. Raises ConnectionLost where all are.
     """
     from agent.mqtt import ConnectionLost
 
@@ -117,10 +120,8 @@ async def at_each(given: argparse.Namespace, work: "Callable[[Connection], Await
         except ConnectionLost as error:
             lost = error
             print(f"postern fleet: {error}", file=sys.stderr)
-    if lost is not None:
-        given.away = True
-        if not done:
-            raise lost
+    if lost is not None and not done:
+        raise lost
     return done
 
 
