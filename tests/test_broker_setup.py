@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from agent import enrolment
+from agent.cli import main
 from agent.config import load
-from agent.fleet import certificates
+from agent.fleet import certificates, ejabberd
+from agent.fleet.ejabberd import yml
 from agent.fleet.enrolment import enrol, read_request
 from agent.fleet.keyring import PEM, PKCS8, Keyring, KeyringError
 from agent.fleet.mosquitto import Where, Who, acl, conf
@@ -146,6 +148,20 @@ def below(device: str, path: str) -> str:
 def test_what_lies_in_systemd_is_what_the_command_writes() -> None:
     assert (SHIPPED / "postern.conf").read_text() == conf(Where())
     assert (SHIPPED / "acl").read_text() == acl(Who())
+    assert (SHIPPED.parent / "ejabberd" / "ejabberd.yml").read_text() == yml(ejabberd.Where(), Who())
+
+
+def test_the_command_writes_an_ejabberd_its_config_with_the_names_that_were_revoked(tmp_path: Path) -> None:
+    keyring = ceremony(tmp_path / "keys")
+    for name in (ONE, OTHER):
+        enrolled(keyring, name, csr=csr(name))
+    certificates.revoke(keyring.folder, ONE)
+    conf = ["fleet", "broker-conf", "--broker", "ejabberd", "--keys", str(keyring.folder)]
+    assert main([*conf, "--out", str(tmp_path / "out"), "--address", "127.0.0.1"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ejabberd.yml", "ca.pem"}
+    where = ejabberd.Where(address="127.0.0.1")
+    assert (tmp_path / "out" / "ejabberd.yml").read_text() == yml(where, Who(), [ONE])
+    assert main([*conf, "--out", str(tmp_path / "out"), "--address", "everywhere"]) == 2
 
 
 def test_a_tool_s_name_can_be_no_device_s_and_a_device_s_no_pattern(tmp_path: Path) -> None:

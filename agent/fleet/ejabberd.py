@@ -79,6 +79,7 @@ modules:
       "postern/v1/+/down/receipt": collector
       "postern/v1/+/down/time": collector
       "postern/v1/+/down/root": collector
+      "postern/v1/+/down/command": collector
       "postern/v1/+/down/#": publisher
     access_subscribe:
       "postern/v1/%u/down/#": everyone
