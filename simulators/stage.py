@@ -129,14 +129,14 @@ async def devices(folder: Path) -> AsyncIterator[Devices]:
 
 
 @asynccontextmanager
-async def broker(folder: Path) -> AsyncIterator[tuple[int, str]]:
-    """A broker on a port of its own, and what it is: a real mosquitto where there is one."""
+async def broker(folder: Path, port: int = 0) -> AsyncIterator[tuple[int, str]]:
+    """A broker on this port, or one of its own, and what it is: a real mosquitto where there is one."""
     found = _mosquitto()
     if found is None:
-        async with Broker() as small:
+        async with Broker(port=port) as small:
             yield small.port, "the small broker of this project"
         return
-    port = _free_port()
+    port = port or _free_port()
     conf = folder / "mosquitto.conf"
     conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n{_as_user()}")
     with (folder / "mosquitto.log").open("wb") as log:

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the broker did not take it, 2 a mistake in what was typed,
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +44,9 @@ async def push(given: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from agent.fleet import wishes
+    from agent.fleet.delivery import deliver
     from agent.fleet.keyring import Keyring
-    from agent.fleet.publish import reconcile
-    from agent.fleet.signing import Desk, chosen
+    from agent.fleet.signing import chosen
 
     keyring = Keyring(given.keys)
     devices = chosen(keyring, given.device)
@@ -57,14 +56,11 @@ async def push(given: argparse.Namespace) -> int:
     body = _body(given, text)
     sent: dict[str, Document[Any]] = {}
     async with online.connected(given) as connection:
-        for device in devices:
-            with keyring.locked():
-                desk = Desk(keyring, int(time.time()))
-                sent[device] = desk.config(device, body)
-                desk.head(device)
-                outgoing = desk.outgoing(device)
-            published = await reconcile(connection, device, outgoing)
-            online.tell(given, {"device": device, "config": sent[device].ver, **asdict(published)})
+        async for device, document, published in deliver(
+            connection, keyring, devices, lambda desk, device: desk.config(device, body)
+        ):
+            sent[device] = document
+            online.tell(given, {"device": device, "config": document.ver, **asdict(published)})
     return await _wait(given, sent) if given.wait else 0
 
 

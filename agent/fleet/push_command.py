@@ -7,9 +7,8 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.fleet import config_command, online
 
@@ -47,42 +46,28 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 async def _push(given: argparse.Namespace) -> int | None:
     if given.bundle == "config":
         return await config_command.push(given)
+    from dataclasses import asdict
+
     from agent.fleet import row_files
+    from agent.fleet.delivery import deliver
     from agent.fleet.keyring import Keyring
-    from agent.fleet.signing import Desk, chosen
+    from agent.fleet.signing import chosen
 
     keyring = Keyring(given.keys)
     devices = chosen(keyring, given.device)
     rows = row_files.read(given.bundle, given.file)
-    for device in devices:
-        with keyring.locked():
-            desk = Desk(keyring, int(time.time()))
-            document = desk.bundle(device, given.bundle, rows, scope=given.scope)
-            desk.head(device)
-            outgoing = desk.outgoing(device)
-        body = document.body
-        new = sum(each.ver == document.ver for each in body.pages)
-        facts = {
-            "bundle": body.kind,
-            "ver": document.ver,
-            "rows": body.rows,
-            "pages": len(body.pages),
-            "new": new,
-        }
-        await _reconcile(given, device, outgoing, facts)
-    return None
-
-
-async def _reconcile(
-    given: argparse.Namespace, device: str, outgoing: Mapping[str, bytes], facts: Mapping[str, Any]
-) -> None:
-    from dataclasses import asdict
-
-    from agent.fleet.publish import reconcile
-
     async with online.connected(given) as connection:
-        published = await reconcile(connection, device, outgoing)
-    online.tell(given, {"device": device, **facts, **asdict(published)})
+        async for device, document, published in deliver(
+            connection,
+            keyring,
+            devices,
+            lambda desk, device: desk.bundle(device, given.bundle, rows, scope=given.scope),
+        ):
+            body = document.body
+            new = sum(each.ver == document.ver for each in body.pages)
+            facts = {"bundle": body.kind, "ver": document.ver, "rows": body.rows, "pages": len(body.pages)}
+            online.tell(given, {"device": device, **facts, "new": new, **asdict(published)})
+    return None
 
 
 # -- head -----------------------------------------------------------------------------------------
@@ -91,56 +76,41 @@ async def _reconcile(
 async def _head(given: argparse.Namespace) -> None:
     from agent.mqtt import ConnectionLost
 
-    sent: dict[str, Mapping[str, bytes]] = {}
+    reached: set[str] = set()
     while given.every is not None:
         try:
-            await _heads(given, sent)
+            await _heads(given, reached)
         except ConnectionLost as lost:
             # A head is good for a day: the broker has until then.
             print(f"postern fleet: {lost}", file=sys.stderr, flush=True)
         await asyncio.sleep(given.every)
-    await _heads(given, sent)
+    await _heads(given, reached)
 
 
-async def _heads(given: argparse.Namespace, sent: dict[str, Mapping[str, bytes]]) -> None:
-    """A head for each device, and whatever else has changed since `sent`."""
+async def _heads(given: argparse.Namespace, reached: set[str]) -> None:
+    """A head for each device; for those that were `reached` before only what is new, without asking the
+    broker what it has: pages come with the push that made them."""
+    from dataclasses import asdict
+
+    from agent.fleet.delivery import batches, sign
     from agent.fleet.keyring import Keyring
-    from agent.fleet.signing import Desk, chosen
+    from agent.fleet.publish import reconcile_all, send_all
+    from agent.fleet.signing import chosen
 
     keyring = Keyring(given.keys)
-    for device in chosen(keyring, given.device):
-        with keyring.locked():
-            desk = Desk(keyring, int(time.time()))
-            document = desk.head(device)
-            outgoing = desk.outgoing(device)
-        facts = {"head": document.ver, "until": document.claims.exp}
-        if device in sent:
-            await _send_news(given, device, sent[device], outgoing, facts)
-        else:
-            await _reconcile(given, device, outgoing, facts)
-        sent[device] = _without_pages(outgoing)
-
-
-async def _send_news(
-    given: argparse.Namespace,
-    device: str,
-    before: Mapping[str, bytes],
-    outgoing: Mapping[str, bytes],
-    facts: Mapping[str, Any],
-) -> None:
-    """What has changed since we were last here; pages come with the push that made them."""
-    from agent.fleet.publish import send
-
-    news = {name: raw for name, raw in _without_pages(outgoing).items() if before.get(name) != raw}
+    devices = chosen(keyring, given.device)
     async with online.connected(given) as connection:
-        await send(connection, device, news)
-    online.tell(given, {"device": device, **facts, "sent": len(news)})
-
-
-def _without_pages(outgoing: Mapping[str, bytes]) -> dict[str, bytes]:
-    from agent.fleet.publish import PAGES
-
-    return {name: raw for name, raw in outgoing.items() if not name.startswith(PAGES)}
+        for some in batches(devices):
+            signed = await asyncio.to_thread(sign, keyring, some, lambda desk, device: desk.head(device))
+            fresh = {device: each.outgoing for device, each in signed.items() if device not in reached}
+            known = {device: each.news for device, each in signed.items() if device in reached}
+            published = await reconcile_all(connection, fresh)
+            await send_all(connection, [(dev, *each) for dev, news in known.items() for each in news.items()])
+            reached.update(some)
+            for device, each in signed.items():
+                facts = {"head": each.document.ver, "until": each.document.claims.exp}
+                sent = {"sent": len(known[device])} if device in known else asdict(published[device])
+                online.tell(given, {"device": device, **facts, **sent})
 
 
 # -- revoke ---------------------------------------------------------------------------------------
@@ -148,8 +118,9 @@ def _without_pages(outgoing: Mapping[str, bytes]) -> dict[str, bytes]:
 
 async def _revoke(given: argparse.Namespace) -> None:
     """The revocations to everybody first: they take effect by themselves. Then the heads that name them."""
+    from agent.fleet.delivery import batches, sign
     from agent.fleet.keyring import Keyring, KeyringError
-    from agent.fleet.publish import send
+    from agent.fleet.publish import send_all
     from agent.fleet.signing import Desk, chosen
 
     keyring = Keyring(given.keys)
@@ -161,13 +132,11 @@ async def _revoke(given: argparse.Namespace) -> None:
         desk = Desk(keyring, int(time.time()))
         document = desk.revoke(subjects=given.subject, grants=given.grant, credentials=credentials)
     async with online.connected(given) as connection:
-        for device in devices:
-            await send(connection, device, {"revocations": document.raw})
-        for device in devices:
-            with keyring.locked():
-                desk.head(device)
-                outgoing = desk.outgoing(device)
-            await send(connection, device, _without_pages(outgoing))
+        await send_all(connection, [(device, "revocations", document.raw) for device in devices])
+        for some in batches(devices):
+            signed = await asyncio.to_thread(sign, keyring, some, lambda desk, device: desk.head(device))
+            news = [(device, *each) for device, made in signed.items() for each in made.news.items()]
+            await send_all(connection, news)
     online.tell(given, {"revocations": document.ver, "devices": len(devices)})
 
 

@@ -4,26 +4,22 @@ The rollout's own file never holds what is in that one: a roster is full of secr
 """
 
 import argparse
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from agent.documents import Document
 from agent.envelope import told
 from agent.fleet import online, row_files, wishes
+from agent.fleet.delivery import Issue, deliver
 from agent.fleet.enrolment import devices
 from agent.fleet.keyring import Keyring
-from agent.fleet.publish import down, reconcile
+from agent.fleet.publish import down
 from agent.fleet.rollout_file import BadRollout
 from agent.fleet.rollout_run import Answer, Give
 from agent.fleet.rollout_sight import CONFIG
-from agent.fleet.signing import Desk
-
-Issue = Callable[[Desk, str], Document[Any]]
 
 
 def name_of(what: str) -> str:
@@ -47,17 +43,9 @@ def give(given: argparse.Namespace, keyring: Keyring, what: str, source: Mapping
     issue = _issue(what, path, source, keyring)
 
     async def leave(due: Sequence[str]) -> dict[str, int]:
-        versions = {}
         async with online.connected(given) as connection:
-            for device in due:
-                with keyring.locked():
-                    desk = Desk(keyring, int(time.time()))
-                    document = issue(desk, device)
-                    desk.head(device)
-                    outgoing = desk.outgoing(device)
-                await reconcile(connection, device, outgoing)
-                versions[device] = document.ver
-        return versions
+            left = deliver(connection, keyring, due, issue)
+            return {device: document.ver async for device, document, _ in left}
 
     return leave
 
