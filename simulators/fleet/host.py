@@ -87,6 +87,7 @@ class Sums:
     late: float = 0.0
     """Longest that the loop was late, in seconds, since that was last told."""
     took: dict[str, Took] = field(default_factory=dict)
+    """By the name of a document, since that was last told."""
 
     def heard(self, name: str, seconds: float) -> None:
         self.took.setdefault(name.partition("/")[0], Took()).add(seconds)
@@ -182,7 +183,7 @@ class Host:
             await asyncio.sleep(TELL_EVERY_S)
             self.sums.late = max(self.sums.late, loop.time() - due)
             print_line(self.told())
-            self.sums.late = 0.0
+            self.sums.late, self.sums.took = 0.0, {}
 
     def told(self) -> dict[str, Any]:
         apps = [each.app for each in self.residents if each.app is not None]
@@ -193,6 +194,7 @@ class Host:
             "backlog": sum(uplink.backlog for uplink in uplinks),
             "entries": sum(app.journal.last for app in apps),
             "scans": sum(each.hands.scans for each in self.residents),
+            "revoked": sum(len(app.liaison.revoked()) for app in apps),
             **asdict(self.sums),
         }
 

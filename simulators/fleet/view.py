@@ -4,11 +4,31 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 EVERY_S = 10.0
 """Between two lines where nobody sits at a terminal."""
-SUMMED = ("online", "backlog", "entries", "scans", "starts", "failures")
+WAVE_S = 15.0
+"""What came within so long of each other belongs together."""
+SUMMED = ("online", "backlog", "entries", "scans", "revoked", "starts", "failures")
+KINDS = {"bundle": "bundles", "config": "configs", "revocations": "revocations"}
+"""Documents whose arrival is shown, by the names of their topics."""
+
+
+@dataclass(slots=True)
+class Wave:
+    """Documents of one kind that came to many devices at about the same time. Times in seconds."""
+
+    count: int = 0
+    longest: float = 0.0
+    """From the arrival of one until it was in force."""
+    last: float = 0.0
+
+    def add(self, count: int, longest: float, now: float) -> None:
+        if now - self.last > WAVE_S:
+            self.count, self.longest = 0, 0.0
+        self.count, self.longest, self.last = self.count + count, max(self.longest, longest), now
 
 
 class View:
@@ -18,6 +38,7 @@ class View:
         self._devices, self._json = devices, as_json
         self._live = not as_json and sys.stdout.isatty()
         self._hosts: dict[int, Mapping[str, Any]] = {}
+        self._waves = {name: Wave() for name in KINDS}
         self._last_online = -1
         self._shown = 0.0
 
@@ -37,10 +58,13 @@ class View:
     def told(self, host: int, sums: Mapping[str, Any]) -> None:
         """What a host says of itself, once a second."""
         self._hosts[host] = sums
+        now = time.monotonic()
+        for name, each in sums["took"].items():
+            if name in KINDS:
+                self._waves[name].add(each["count"], each["longest"], now)
         if host != min(self._hosts):
             return
         total = self._total()
-        now = time.monotonic()
         if self._json:
             _write(json.dumps(total) + "\n")
         elif self._live:
@@ -53,15 +77,10 @@ class View:
         self._clear()
 
     def _total(self) -> dict[str, Any]:
-        took: dict[str, dict[str, float]] = {}
-        for sums in self._hosts.values():
-            for name, each in sums["took"].items():
-                before = took.setdefault(name, {"count": 0, "longest": 0.0})
-                before["count"] += each["count"]
-                before["longest"] = max(before["longest"], each["longest"])
         summed = {name: sum(sums[name] for sums in self._hosts.values()) for name in SUMMED}
         late = max(sums["late"] for sums in self._hosts.values())
-        return {"devices": self._devices, **summed, "late": late, "took": took}
+        waves = {name: {"count": each.count, "longest": each.longest} for name, each in self._waves.items()}
+        return {"devices": self._devices, **summed, "late": late, "took": waves}
 
     def _line(self, total: Mapping[str, Any]) -> str:
         parts = [
@@ -69,9 +88,10 @@ class View:
             f"{total['scans']:,} scans",
             f"{total['entries']:,} entries, {total['backlog']:,} of them not sent",
         ]
-        for name, what in (("bundle", "bundles"), ("config", "configs"), ("revocations", "revocations")):
-            if (took := total["took"].get(name)) is not None:
-                parts.append(f"{took['count']} {what} (at most {took['longest'] * 1000:.0f} ms)")
+        for name, wave in self._waves.items():
+            if wave.count:
+                took = f"at most {wave.longest * 1000:.0f} ms from arrival to force"
+                parts.append(f"last {KINDS[name]}: {wave.count}, {took}")
         if total["failures"]:
             parts.append(f"{total['failures']} agents ended by themselves")
         return "; ".join(parts)
