@@ -210,12 +210,12 @@ async def agent(config: Path, log: Path) -> AsyncIterator[asyncio.subprocess.Pro
         await end(process)
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, and SIGKILL for what does not go."""
+async def end(process: asyncio.subprocess.Process, within: float = 15.0) -> None:
+    """SIGTERM, and SIGKILL for what has not gone within so many seconds."""
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(within):
             await process.wait()
     except TimeoutError:
         process.kill()

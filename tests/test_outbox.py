@@ -32,8 +32,7 @@ async def test_a_long_queue_at_the_broker_does_not_keep_receipts_from_being_give
         news.look()
 
     async with broker_of("mosquitto", tmp_path) as broker:
-        kept = {"session_expiry": SESSION_S}
-        async with connected(broker.port, "collector", **kept) as collector:
+        async with connected(broker.port, "collector", session_expiry=SESSION_S) as collector:
             await collector.subscribe(UP)
         async with connected(broker.port, "the-devices") as devices:
             await publish(devices, queue)
@@ -47,8 +46,8 @@ async def test_a_long_queue_at_the_broker_does_not_keep_receipts_from_being_give
                     receipts[message.topic.split("/")[2]] = int(message.payload.split(b"\n")[1])
                     news.look()
 
-            collecting = Collector(server(broker.port, "collector", **kept), hear, clerk=clerk)
-            async with running(listen()), running(collecting.run()):
+            again = server(broker.port, "collector", session_expiry=SESSION_S)
+            async with running(listen()), running(Collector(again, hear, clerk=clerk).run()):
                 await news.until(lambda: heard == DEVICES * ENTRIES, 2 * PATIENCE)
                 await news.until(lambda: list(receipts.values()) == [ENTRIES] * DEVICES, 2 * PATIENCE)
 

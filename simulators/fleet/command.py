@@ -32,6 +32,8 @@ FILES = 12
 """Descriptors that one agent holds: its database and log, roster, sockets, and some while it starts."""
 PER_HOST = 250
 """Devices in one process; more than that share the processors all the same."""
+ENDS_WITHIN_S = 60.0
+"""Every agent ends in good order, and they share the processors."""
 STATE_LIMIT = 60
 """Bytes of the folder's path: a socket in each device's own may have a path of 107."""
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if mistake := _mistake(given):
         parser.error(mistake)
-    _allow_files(given.devices * FILES)
+    _allow_files(max(given.devices, min(given.devices, PER_HOST) * FILES))
     try:
         with _folder(given.folder) as folder:
             return asyncio.run(_run(given, folder))
@@ -103,10 +105,11 @@ def _mistake(given: argparse.Namespace) -> str | None:
 
 
 def _allow_files(count: int) -> None:
-    """As many descriptors as we may: the broker that is started here inherits it."""
+    """As many descriptors as we may: hosts, and the broker that is started here, inherit it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and most < count:
-        sys.stderr.write(f"simulators fleet: {most} open files are allowed, {count} may be needed\n")
+        told = f"a process may open {most} files here, and {count} may be needed"
+        sys.stderr.write(f"simulators fleet: {told}\n")
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -183,7 +186,7 @@ async def _hosted(given: argparse.Namespace, made: Sequence[Device], folder: Pat
     finally:
         asked = stopping.done()
         view.ended()
-        await asyncio.gather(*map(end, hosts))
+        await asyncio.gather(*(end(host, ENDS_WITHIN_S) for host in hosts))
         stopping.cancel()
         await asyncio.wait([*reading, stopping])
     if not asked:

@@ -45,7 +45,7 @@ log = structlog.get_logger("fleet")
 class Spec:
     """What a host is told. Times in seconds."""
 
-    devices: Sequence[tuple[str, str, str]]
+    devices: Sequence[Sequence[str]]
     """Name, hardware and state folder of each."""
     rate: float
     """Scans a minute and device."""
