@@ -33,9 +33,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Thousand]:
 
 
 async def all_online(heard: Heard) -> None:
-    await heard.until(
-        lambda: heard.sums["online"] == DEVICES and not heard.sums["backlog"], "all online", PATIENCE
-    )
+    await heard.until(lambda: heard.calm(DEVICES), "all online", PATIENCE)
 
 
 def tell(figure: str) -> None:

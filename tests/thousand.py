@@ -157,6 +157,10 @@ class Heard:
                     self.history.append((time.monotonic(), told))
                     self.news.look()
 
+    def calm(self, devices: int) -> bool:
+        """Whether all are online, and have not more to send than comes in about a second."""
+        return self.sums["online"] == devices and self.sums["backlog"] <= 1 + devices // 20
+
     @property
     def states(self) -> dict[str, Mapping[str, Any]]:
         """What each device said last of itself."""

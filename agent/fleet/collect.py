@@ -137,6 +137,8 @@ class Collector:
         finally:
             saying.cancel()
             await asyncio.wait([saying])
+            if not saying.cancelled():
+                saying.result()
 
     async def _receive(self, connection: Connection, outbox: Outbox) -> None:
         while self._clerk is None:

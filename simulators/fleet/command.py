@@ -14,9 +14,8 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from agent.enrolment import EnrolmentError
 from agent.fleet.keyring import Keyring, KeyringError
@@ -114,7 +113,7 @@ def _allow_files(count: int) -> None:
 
 
 @contextlib.contextmanager
-def _folder(named: Path | None) -> Any:
+def _folder(named: Path | None) -> Iterator[Path]:
     """Where the devices live; a temporary one is gone at the end."""
     if named is None:
         with tempfile.TemporaryDirectory(prefix="fleet-") as made:

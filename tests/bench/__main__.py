@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from agent import logs
 from tests.bench import changing, collecting, drain, fleet, flow, footprint, latency, locker, roster, thin
 from tests.bench.figures import Figure, Missing, head, row
 from tests.bench.machine import facts
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("bench: no mosquitto on PATH, in /usr/sbin or in .tools\n")
         return 1
     given.folder.mkdir(parents=True, exist_ok=True)
+    logs.configure("error")  # a table or JSON on standard output, and nothing else
     about = facts(given.folder)
     say = sys.stderr if given.json else sys.stdout
     say.write("".join(f"{name}: {fact}\n" for name, fact in about.items()) + "\n" + head() + "\n")
@@ -88,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", choices=list(MEASURES), metavar="NAME", help=f"of: {', '.join(MEASURES)}"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer of everything: a minute and a half")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything: some three minutes")
     parser.add_argument(
         "--devices",
         type=int,

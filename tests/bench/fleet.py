@@ -98,7 +98,7 @@ def _version(state: object) -> int:
 
 async def _settled(heard: Heard, many: int) -> None:
     await heard.until(
-        lambda: heard.sums["online"] == many == len(heard.states) and not heard.sums["backlog"],
+        lambda: heard.calm(many) and len(heard.states) == many,
         "the fleet online",
         PATIENCE_S,
     )
