@@ -40,6 +40,7 @@ MANY = Figure(
 
 
 @pytest.mark.broker
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", bench.MEASURES)
 def test_every_measure_yields_figures(name: str, tmp_path: Path) -> None:
     require_mosquitto()

@@ -41,13 +41,15 @@ class Thousand:
         self.folder, self.devices, self.hardware = folder, devices, hardware
         self.rate = rate
         self.broker = Mosquitto(folder, config_lines=LIMITS, persistence=True)
-        self.keys = folder / "fleet" / "keys"
+        self.home = folder / "f"
+        """Where the devices live: its path may not be long."""
+        self.keys = self.home / "keys"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.broker.start()
         argv = [sys.executable, "-m", "simulators", "fleet", "--json", "--devices", str(self.devices)]
-        argv += ["--folder", str(self.folder / "fleet"), "--rate", str(self.rate)]
+        argv += ["--folder", str(self.home), "--rate", str(self.rate)]
         argv += ["--hardware", ",".join(self.hardware)]
         argv += ["--host", self.broker.host, "--port", str(self.broker.port)]
         with (self.folder / "fleet.log").open("ab") as log:
@@ -71,7 +73,7 @@ class Thousand:
 
     def config(self, hardware: str) -> Path:
         """What all devices of this hardware run with, as it could be pushed."""
-        return self.folder / "fleet" / f"{hardware}.toml"
+        return self.home / f"{hardware}.toml"
 
     async def types(self, *words: str, within: float) -> tuple[int, list[dict[str, Any]]]:
         """Type `postern fleet WORDS`: exit code, and what it says."""
@@ -138,6 +140,8 @@ class Heard:
         self.entries: list[Entry] = []
         """Those about connections."""
         self.news = News()
+        self._ended = False
+        """Whether the simulator has ended by itself."""
 
     def take(self, entry: Entry) -> None:
         if entry["type"].startswith("postern.uplink."):
@@ -156,10 +160,12 @@ class Heard:
                     self.sums = told
                     self.history.append((time.monotonic(), told))
                     self.news.look()
+        self._ended = True
+        self.news.look()
 
     def calm(self, devices: int) -> bool:
         """Whether all are online, and have not more to send than comes in about a second."""
-        return self.sums["online"] == devices and self.sums["backlog"] <= 1 + devices // 20
+        return bool(self.sums["online"] == devices and self.sums["backlog"] <= 1 + devices // 20)
 
     @property
     def states(self) -> dict[str, Mapping[str, Any]]:
@@ -173,6 +179,7 @@ class Heard:
 
     async def until(self, claim: Callable[[], object], what: str, within: float) -> None:
         try:
-            await self.news.until(claim, within)
+            await self.news.until(lambda: self._ended or claim(), within)
         except TimeoutError:
             raise AssertionError(f"waited {within:g} s for {what}; {self.sums}") from None
+        assert not self._ended, f"the fleet ended by itself before {what}"

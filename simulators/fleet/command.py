@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
+from agent.config import STATE_LIMIT
 from agent.enrolment import EnrolmentError
 from agent.fleet.keyring import Keyring, KeyringError
 from simulators.fleet.enrolling import bring_in, keys_in, receipt_key
@@ -33,8 +34,8 @@ PER_HOST = 250
 """Devices in one process; more than that share the processors all the same."""
 ENDS_WITHIN_S = 60.0
 """Every agent ends in good order, and they share the processors."""
-STATE_LIMIT = 60
-"""Bytes of the folder's path: a socket in each device's own may have a path of 107."""
+FOLDER_LIMIT = STATE_LIMIT - len("/locker-0001")
+"""Bytes of the folder's path: each device keeps its state in one of its own."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,8 +120,8 @@ def _folder(named: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="fleet-") as made:
             yield Path(made)
         return
-    if len(os.fsencode(named.resolve())) > STATE_LIMIT:
-        raise OSError(f"--folder: expected a path of at most {STATE_LIMIT} bytes, got {named.resolve()}")
+    if len(os.fsencode(named.resolve())) > FOLDER_LIMIT:
+        raise OSError(f"--folder: expected a path of at most {FOLDER_LIMIT} bytes, got {named.resolve()}")
     named.mkdir(mode=0o700, parents=True, exist_ok=True)
     yield named.resolve()
 
