@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import random
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -26,6 +25,7 @@ from agent.custody import Workflow
 from agent.decider import Decider
 from agent.desk import CourierDesk, Desk
 from agent.documents import Document
+from agent.downlink import Heard
 from agent.exchange import Exchange
 from agent.ferry import Ferry
 from agent.health import Notifier, feed_watchdog
@@ -51,7 +51,7 @@ from agent.rows import Keys
 from agent.shelf import InForce, Shelf
 from agent.standing import Authority
 from agent.timekeeper import Timekeeper
-from agent.units import Unit
+from agent.units import Unit, Wiring
 from agent.upkeep import Upkeep
 from agent.uplink import Uplink
 from agent.vault import Vault
@@ -95,9 +95,11 @@ class App:
         *,
         in_force: InForce | None = None,
         pace: Pace | None = None,
+        wiring: Wiring | None = None,
+        heard: Heard = lambda _name, _took: None,
     ) -> None:
         """To be made on the loop that it will run on. `in_force` says why it is this config; without it, it
-        is that of the file at the device."""
+        is that of the file at the device. `heard` is told of every document of the fleet's that was taken."""
         self.config = config
         self.clock = clock or SystemClock()
         self.notifier = Notifier()
@@ -127,7 +129,7 @@ class App:
         # Nothing is dropped for a config that may not stay.
         limits = (config if here.course.trial is None else here.base).limits()
         self.upkeep = Upkeep(self.journal, limits, file.device.id, self.stamp)
-        self.units = {spec.name: Unit(spec, self._deliver) for spec in config.units}
+        self.units = {spec.name: Unit(spec, self._deliver, wiring) for spec in config.units}
         self.uplink: Uplink | None = None
         self.rescue: Rescue | None = None
         self.performer = Performer(self.units, file.custody.tones, self.clock, self.report, self._undone)
@@ -189,6 +191,7 @@ class App:
             for name, unit in self.units.items()
             if unit.spec.role is Role.FERRY
         }
+        self._heard = heard
         self._stop = asyncio.Event()
         self.trouble: str | None = None
         """Why the journal cannot be written, while it cannot."""
@@ -223,7 +226,7 @@ class App:
     # -- life -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until `stop`, SIGTERM or SIGINT. Raises JournalFailed when the store has failed for good."""
+        """Until `stop`. Raises JournalFailed when the store has failed for good."""
         sys.setswitchinterval(0.001)  # The writer thread shall not wait 5 ms for the interpreter.
         server = self.config.server()
         self.rescue = await self._open_journal()
@@ -241,10 +244,8 @@ class App:
             fleet=self.config.fleet_keys,
             post=self.liaison.post,
             config=self.changeover.report,
+            heard=self._heard,
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
         try:
             async with control.serve(
                 self.config.state / control.SOCKET,
@@ -262,8 +263,6 @@ class App:
                 "journal failed", reason=str(self.journal.failed.result()), times=len(failed.exceptions)
             )
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
             await self._end()
         if self.journal.failed.done():
             raise self.journal.failed.result()

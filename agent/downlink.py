@@ -19,6 +19,9 @@ from agent.receipts import RECORD, ROLLED_BACK, Reason, Refused, accept, open_re
 from agent.workflow import Draft, Lane
 from agent.writer import JournalFailed
 
+Heard = Callable[[str, float], object]
+"""Hears of what was taken: its name below `down/`, and seconds from its arrival until it was in force."""
+
 PAGES = 64
 """Pages that are asked for at one time."""
 FILTERS = 8
@@ -61,6 +64,7 @@ class Downlink:
         receipt_taken: Callable[[], None],
         receipt_again: Callable[[int], None],
         post: Post | None = None,
+        heard: Heard = lambda _name, _took: None,
     ) -> None:
         """`topic` is `postern/v1/<device>`. Receipts are asked for where there are keys of the `fleet`, and
         what is signed where there is a `post`. `receipt_again` is told the size of one that is no news."""
@@ -71,7 +75,7 @@ class Downlink:
         self._report = report
         self._receipt_taken = receipt_taken
         self._receipt_again = receipt_again
-        self._post = post
+        self._post, self._heard = post, heard
         self._pages: set[str] = set()
         """Pages that are subscribed to."""
         self._more = asyncio.Event()
@@ -137,6 +141,7 @@ class Downlink:
         elif self._post is not None and name != message.topic:
             try:
                 await self._post.take(name, message.payload)
+                self._heard(name, asyncio.get_running_loop().time() - message.arrived)
             except JournalFailed:
                 raise
             except Exception as error:

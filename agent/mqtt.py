@@ -353,9 +353,8 @@ class Connection:
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
         pairs = dict(getattr(message.properties, "UserProperty", []))
-        arrived = Message(
-            message.topic, bytes(message.payload), pairs, message.retain, message.mid, message.qos
-        )
+        payload, now = bytes(message.payload), self._loop.time()
+        arrived = Message(message.topic, payload, pairs, message.retain, message.mid, message.qos, now)
         self._arrivals.put(arrived, droppable=not message.qos)
 
 

@@ -98,3 +98,5 @@ class Message:
     retained: bool
     mid: int
     qos: int
+    arrived: float = 0.0
+    """When it was read, by the loop's clock."""

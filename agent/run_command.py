@@ -8,6 +8,7 @@ supervisor: what a crash means is then seen by the course.
 import asyncio
 import faulthandler
 import os
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -61,6 +62,9 @@ def _live(in_force: InForce, pace: Pace | None, *, kiosk: bool) -> tuple[int, bo
     async def life() -> None:
         nonlocal restarting
         app = App(config, in_force=in_force, pace=pace)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, app.stop)
         await app.run()
         restarting = app.restarting
 

@@ -19,7 +19,7 @@ from agent.clock import mono_ns
 from agent.intake import Role
 from agent.workflow import Draft, Lane
 from drivers import driver_for
-from drivers.base import ActionRefused, Driver, NoReply, Options, Unconfirmed
+from drivers.base import ActionRefused, Driver, Emit, NoReply, Options, Unconfirmed
 from drivers.port import Address, Port, PortGone, find, open_port
 from drivers.readings import (
     Action,
@@ -62,6 +62,20 @@ Node = tuple[str, int, int]
 
 Deliver = Callable[["Unit", Reading], Awaitable[None]]
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """How units come by their devices."""
+
+    open: Callable[[Address, int], Awaitable[Port]]
+    """An open port at this address and line speed. Raises PortGone."""
+    driver: Callable[[str], Callable[[Port, Emit, Any], Driver]]
+    """The driver for a kind of device."""
+
+
+WIRED = Wiring(open=lambda address, baud: open_port(address, baud=baud), driver=driver_for)
+"""Ports of this machine, and the drivers of ours."""
+
 log = structlog.get_logger("unit")
 
 
@@ -82,12 +96,12 @@ class UnitSpec:
 class Unit:
     """Supervises one device and queues what it is asked to do."""
 
-    def __init__(self, spec: UnitSpec, deliver: Deliver) -> None:
+    def __init__(self, spec: UnitSpec, deliver: Deliver, wiring: Wiring | None = None) -> None:
         self.spec = spec
         self.lost: DeviceLost | None = DeviceLost(reason="absent", detail="not opened yet")
         """Why the unit cannot be used, or None while it can."""
         self.driver: Driver | None = None
-        self._deliver = deliver
+        self._deliver, self._wiring = deliver, wiring or WIRED
         self._orders: asyncio.Queue[tuple[int, Action]] = asyncio.Queue(ORDERS)
         self._doing: Action | None = None
         self._waiting: asyncio.Future[None] | None = None
@@ -150,7 +164,7 @@ class Unit:
         self._ready_ns = None
         self._tried = await _node(self.spec.address)
         try:
-            port = await open_port(self.spec.address, baud=self.spec.baud)
+            port = await self._wiring.open(self.spec.address, self.spec.baud)
             with contextlib.closing(port):
                 await self._drive(port)
         except* (PortGone, NoReply) as group:
@@ -166,7 +180,7 @@ class Unit:
         return self._ready_ns is not None and (mono_ns() - self._ready_ns) / 1e9 > HEALTHY_S
 
     async def _drive(self, port: Port) -> None:
-        driver = driver_for(self.spec.kind)(port, self._emit, self.spec.options)
+        driver = self._wiring.driver(self.spec.kind)(port, self._emit, self.spec.options)
         try:
             about = await self._identify(driver)
             self.driver, self.lost, self._told, self._ready_ns = driver, None, None, mono_ns()

@@ -32,7 +32,7 @@ from agent.batch import (
 )
 from agent.clock import mono_ns
 from agent.cursors import Cursors
-from agent.downlink import Downlink, Post
+from agent.downlink import Downlink, Heard, Post
 from agent.feed import Feed
 from agent.herald import Herald
 from agent.journal import Journal
@@ -96,10 +96,12 @@ class Uplink:
         fleet: Collection[VerifierKey] = (),
         post: Post | None = None,
         config: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        heard: Heard = lambda _name, _took: None,
         rng: random.Random | None = None,
     ) -> None:
         """`fleet` are the keys whose receipts are believed; without any, none are asked for. `post` opens
-        what else is signed; `config` is what is reported of the fleet's config."""
+        what else is signed; `config` is what is reported of the fleet's config; `heard` is told of what was
+        taken, and how long that took."""
         self.journal = journal
         self.server = server
         self.topic = topic
@@ -112,7 +114,7 @@ class Uplink:
         self._report = report
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
-        self._downlink = Downlink(journal, topic, fleet, report, self._receipted, self._lacking, post)
+        self._downlink = Downlink(journal, topic, fleet, report, self._receipted, self._lacking, post, heard)
         self._herald = Herald(journal, topic, birth, self._answered, config)
         self._leftovers = Leftovers(journal, f"{topic}/up/entries", self._wake.set)
         self._resend = Resend(journal, f"{topic}/up/entries", self._wake.set)

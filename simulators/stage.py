@@ -129,14 +129,14 @@ async def devices(folder: Path) -> AsyncIterator[Devices]:
 
 
 @asynccontextmanager
-async def broker(folder: Path) -> AsyncIterator[tuple[int, str]]:
-    """A broker on a port of its own, and what it is: a real mosquitto where there is one."""
+async def broker(folder: Path, port: int = 0) -> AsyncIterator[tuple[int, str]]:
+    """A broker on this port, or one of its own, and what it is: a real mosquitto where there is one."""
     found = _mosquitto()
     if found is None:
-        async with Broker() as small:
+        async with Broker(port=port) as small:
             yield small.port, "the small broker of this project"
         return
-    port = _free_port()
+    port = port or _free_port()
     conf = folder / "mosquitto.conf"
     conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n{_as_user()}")
     with (folder / "mosquitto.log").open("wb") as log:
@@ -210,12 +210,12 @@ async def agent(config: Path, log: Path) -> AsyncIterator[asyncio.subprocess.Pro
         await end(process)
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, and SIGKILL for what does not go."""
+async def end(process: asyncio.subprocess.Process, within: float = 15.0) -> None:
+    """SIGTERM, and SIGKILL for what has not gone within so many seconds."""
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(within):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -31,6 +31,8 @@ TINY = dataclasses.replace(
     drivers=5,
     rows=50,
     lookups=20,
+    collected=3_200,
+    fleet=3,
 )
 MANY = Figure(
     name="scans", value=3000, unit="/s", beside="bare loop", limit=4000, target=Target(">=", 2000, "/s")
@@ -38,6 +40,7 @@ MANY = Figure(
 
 
 @pytest.mark.broker
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", bench.MEASURES)
 def test_every_measure_yields_figures(name: str, tmp_path: Path) -> None:
     require_mosquitto()

@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tenacity import RetryCallState, wait_fixed
 from agent import units
 from agent.clock import mono_ns
 from agent.intake import Role
-from agent.units import ORDERS, Unit, UnitSpec, told_by
+from agent.units import ORDERS, WIRED, Unit, UnitSpec, told_by
 from agent.workflow import Lane
 from drivers import driver_for
 from drivers.base import ActionRefused, Driver, NoReply, Options, Unconfirmed
@@ -162,7 +163,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> type[Odd]:
         gate = asyncio.Event()
 
     Mine.gate.set()
-    monkeypatch.setattr(units, "driver_for", lambda _: Mine)
+    monkeypatch.setattr(units, "WIRED", replace(WIRED, driver=lambda _: Mine))
     return Mine
 
 

@@ -19,7 +19,7 @@ from agent.fleet.findings import Finding, Kind, Range, Verdict, ranges_in_words
 from agent.fleet.gaps import Gap
 from agent.fleet.ledger_key import opened, parts
 from agent.fleet.settling import Settling
-from agent.fleet.store import Kept, Ledger, Pinned, Store, Trust, lane_of
+from agent.fleet.store import Arrived, Kept, Ledger, Pinned, Store, Trust, lane_of
 from agent.ledger import leaf_hash
 from agent.note import BadNote, Checkpoint, SignerKey, VerifierKey
 
@@ -112,32 +112,42 @@ class Auditor:
 
     def _keep(self, device: str, lines: Sequence[New | Duplicate]) -> list[tuple[str, str]]:
         """The ledgers that have grown."""
-        ledgers: dict[str, Ledger] = {}
-        grown: dict[str, bool] = {}
-        """... and whether by what a checkpoint has been waiting for."""
+        journals: dict[str, list[New | Duplicate]] = {}
         for line in lines:
-            if line.epoch not in ledgers:
-                ledgers[line.epoch] = self.store.ledger(device, line.epoch, self._now)
-            ledger = ledgers[line.epoch]
-            if self._keep_line(ledger, line):
-                awaited = line.sequence <= ledger.signed - LIVE
-                grown[line.epoch] = grown.get(line.epoch, False) or awaited
-        for epoch, awaited in grown.items():
-            if awaited or ledgers[epoch].whole >= ledgers[epoch].signed:
-                self.store.stir(ledgers[epoch].id, self._now)
-        return [(device, epoch) for epoch in grown]
+            journals.setdefault(line.epoch, []).append(line)
+        return [
+            (device, epoch)
+            for epoch, theirs in journals.items()
+            if self._keep_lines(self.store.ledger(device, epoch, self._now), theirs)
+        ]
 
-    def _keep_line(self, ledger: Ledger, line: New | Duplicate) -> bool:
+    def _keep_lines(self, ledger: Ledger, lines: Sequence[New | Duplicate]) -> bool:
+        """Whether the ledger has grown."""
+        arrived = [
+            Arrived(each.sequence, leaf_hash(each.line), each.line, lane_of(each.entry)) for each in lines
+        ]
+        kept = self.store.keep_all(ledger.id, arrived, ledger.agreed.size)
+        grown = [
+            line.sequence
+            for line, there, how in zip(lines, arrived, kept, strict=True)
+            if self._take_line(ledger, line, there.leaf, how)
+        ]
+        # By what a checkpoint has been waiting for, or by the last that one waits for.
+        awaited = any(sequence <= ledger.signed - LIVE for sequence in grown)
+        if grown and (awaited or ledger.whole >= ledger.signed):
+            self.store.stir(ledger.id, self._now)
+        return bool(grown)
+
+    def _take_line(self, ledger: Ledger, line: New | Duplicate, leaf: bytes, kept: Kept) -> bool:
         """Whether there is news: even a second content may be what a checkpoint waits for."""
-        sequence, leaf, agreed = line.sequence, leaf_hash(line.line), ledger.agreed.size
-        kept = self.store.keep(ledger.id, sequence, leaf, line.line, lane_of(line.entry), agreed)
+        sequence = line.sequence
         if kept is Kept.SAME:
             return False
         if kept in (Kept.NEW, Kept.RIVAL):
             self._outcome.entries.append(line.entry)
         if kept in (Kept.OTHER, Kept.RIVAL):
             text = f"entry {sequence} came with two contents"
-            self._contradicted(ledger, text, settled=sequence <= agreed)
+            self._contradicted(ledger, text, settled=sequence <= ledger.agreed.size)
         try:
             told = declaration(line.entry, sequence)
         except BadEntry as bad:

@@ -12,7 +12,7 @@ with the authority itself: one that ran out would lock out everybody.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agent import keyfile
+from agent.fleet import registers
 from agent.fleet.keyring import PEM, PKCS8, KeyringError
 
 CERTIFICATE_DAYS = 825
@@ -138,8 +139,7 @@ def crl(folder: Path) -> bytes:
 
 
 def _save(folder: Path, known: Mapping[str, Given]) -> None:
-    tree = {serial: asdict(each) for serial, each in sorted(known.items())}
-    keyfile.write(folder / RECORD, json.dumps(tree, indent=1).encode())
+    registers.save(folder / RECORD, known)
 
 
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

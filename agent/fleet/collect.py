@@ -15,7 +15,6 @@ import json
 import re
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -25,7 +24,8 @@ from agent.fleet.clerk import Clerk
 from agent.fleet.device_log import DeviceLog, Duplicate, Entry, New, Rejected
 from agent.fleet.findings import Finding
 from agent.fleet.gaps import Gap, Patience
-from agent.mqtt import REFUSED, Connection, ConnectionLost, Message, Server
+from agent.fleet.outbox import Letter, Outbox
+from agent.mqtt import Connection, ConnectionLost, Message, Server
 from agent.reconnect import Backoff, forever
 
 UNPACKED_MOST = 4 * 1024 * 1024
@@ -123,7 +123,7 @@ class Collector:
             await connection.subscribe(self._filter)
             self.online.set()
             log.info("subscribed", broker=server.where, filter=self._filter)
-            await self._receive(connection)
+            await self._receive_and_answer(connection)
         except ConnectionLost as lost:
             log.warning("connection lost", reason=str(lost))
             raise
@@ -131,7 +131,18 @@ class Collector:
             self.online.clear()
             await connection.close()
 
-    async def _receive(self, connection: Connection) -> None:
+    async def _receive_and_answer(self, connection: Connection) -> None:
+        outbox = Outbox(connection)
+        saying = asyncio.create_task(outbox.run(), name="collector: outbox")
+        try:
+            await self._receive(connection, outbox)
+        finally:
+            saying.cancel()
+            await asyncio.wait([saying])
+            if not saying.cancelled():
+                saying.result()
+
+    async def _receive(self, connection: Connection, outbox: Outbox) -> None:
         while self._clerk is None:
             message = await connection.receive()
             for each in self._take(message):
@@ -139,12 +150,12 @@ class Collector:
                     if isinstance(new, New):
                         self._on_entry(new.entry)
             connection.acknowledge(message)
-            await self._answer_births(connection)
+            self._answer_births(outbox)
         while True:
             messages = await self._together(connection)
             work = [each for message in messages for each in self._take(message)]
-            await self._answer_births(connection)
-            await self._book(self._clerk, connection, messages, work)
+            self._answer_births(outbox)
+            await self._book(self._clerk, connection, outbox, messages, work)
 
     async def _together(self, connection: Connection) -> list[Message]:
         """All that have arrived, at least one; none when it is time to look for what is overdue."""
@@ -159,7 +170,12 @@ class Collector:
             return []
 
     async def _book(
-        self, clerk: Clerk, connection: Connection, messages: Sequence[Message], work: Sequence[Work]
+        self,
+        clerk: Clerk,
+        connection: Connection,
+        outbox: Outbox,
+        messages: Sequence[Message],
+        work: Sequence[Work],
     ) -> None:
         """Durable first, then told, then acknowledged; a receipt last, since it can be given again."""
         outcome = await clerk.take(work, time.time())
@@ -170,49 +186,33 @@ class Collector:
             self._on_finding(finding)
         for message in messages:
             connection.acknowledge(message)
-        await self._send_receipts(connection, outcome)
-        await self._ask_for_missing(connection, outcome)
+        # Not retained: a device that is away is answered when its birth arrives.
+        outbox.say_newest(
+            {
+                device: Letter(f"postern/v1/{device}/down/receipt", note, NOTE)
+                for device, note in outcome.receipts.items()
+            }
+        )
+        self._ask_for_missing(outbox, outcome)
 
-    async def _send_receipts(self, connection: Connection, outcome: Outcome) -> None:
-        """Not retained: a device that is away is answered when its birth arrives."""
-        topics = [(f"postern/v1/{device}/down/receipt", note) for device, note in outcome.receipts.items()]
-        await self._send(connection, topics, content_type=NOTE)
-
-    async def _ask_for_missing(self, connection: Connection, outcome: Outcome) -> None:
+    def _ask_for_missing(self, outbox: Outbox, outcome: Outcome) -> None:
         births = {name: device.state for name, device in self.devices.items()}
         for gap in self._patience.due(outcome.gaps, births, time.time()):
             down = f"postern/v1/{gap.device}/down"
             command = self._ask(gap, births[gap.device] or {})
             log.info("asking again", device=gap.device, **gap.wanted)
             if command is not None:
-                await self._send(connection, [(f"{down}/command", command)])
+                outbox.say([Letter(f"{down}/command", command)])
             elif gap.receipt is not None:
-                await self._send(connection, [(f"{down}/receipt", gap.receipt)], content_type=NOTE)
+                outbox.say([Letter(f"{down}/receipt", gap.receipt, NOTE)])
 
-    async def _send(
-        self,
-        connection: Connection,
-        messages: Sequence[tuple[str, bytes]],
-        content_type: str | None = None,
-    ) -> None:
-        """In order; what the broker refuses is only told."""
-        flying: deque[asyncio.Future[int]] = deque()
-        for topic, payload in messages:
-            while flying and not connection.room:
-                _heard(await flying.popleft())
-            flying.append(connection.publish(topic, payload, content_type=content_type))
-        for acked in flying:
-            _heard(await acked)
-
-    async def _answer_births(self, connection: Connection) -> None:
+    def _answer_births(self, outbox: Outbox) -> None:
         """At once, whatever else has to be stored first: it is the time of now that is told."""
         born, self._born = self._born, {}
-        answers = [
-            (f"postern/v1/{device}/down/{name}", raw)
-            for device, state in born.items()
-            for name, raw in self._answer(device, state)
-        ]
-        await self._send(connection, answers)
+        for device, state in born.items():
+            outbox.say(
+                Letter(f"postern/v1/{device}/down/{name}", raw) for name, raw in self._answer(device, state)
+            )
 
     # -- one message ------------------------------------------------------------------------------
 
@@ -260,11 +260,6 @@ class Collector:
         device.state = state
         self._on_state(device)
         return Birth(device.device, state)
-
-
-def _heard(code: int) -> None:
-    if code >= REFUSED:
-        log.warning("answer refused by the broker", code=f"{code:#04x}")
 
 
 def _tell_of_wait(failed: int, wait_s: float) -> None:

@@ -6,8 +6,7 @@ Exit codes: 0 done, 1 the broker did not take it, 2 a mistake in what was typed,
 
 import argparse
 import sys
-import time
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from agent.fleet import online
 
 if TYPE_CHECKING:
     from agent.documents import Document
-    from agent.mqtt import Connection
 
 EXIT_NOT_KEPT = 4
 
@@ -47,9 +45,9 @@ async def push(given: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from agent.fleet import wishes
+    from agent.fleet.delivery import deliver
     from agent.fleet.keyring import Keyring
-    from agent.fleet.publish import Published, reconcile
-    from agent.fleet.signing import Desk, chosen
+    from agent.fleet.signing import chosen
 
     keyring = Keyring(given.keys)
     devices = chosen(keyring, given.device)
@@ -58,19 +56,12 @@ async def push(given: argparse.Namespace) -> int:
         wishes.config_for(text, device, keyring.tenant, str(given.file))
     body = _body(given, text)
     sent: dict[str, Document[Any]] = {}
-    outgoing: dict[str, Mapping[str, bytes]] = {}
-    for device in devices:
-        with keyring.locked():
-            desk = Desk(keyring, int(time.time()))
-            sent[device] = desk.config(device, body)
-            desk.head(device)
-            outgoing[device] = desk.outgoing(device)
-
-    async def spread(node: "Connection") -> dict[str, Published]:
-        return {device: await reconcile(node, device, each) for device, each in outgoing.items()}
-
-    for device, published in (await online.everywhere(given, spread)).items():
-        online.tell(given, {"device": device, "config": sent[device].ver, **asdict(published)})
+    left = deliver(
+        partial(online.leave, given), keyring, devices, lambda desk, device: desk.config(device, body)
+    )
+    async for device, document, published in left:
+        sent[device] = document
+        online.tell(given, {"device": device, "config": document.ver, **asdict(published)})
     return await _wait(given, sent) if given.wait else 0
 
 

@@ -11,8 +11,9 @@ for the broker are given by the fleet's own authority, `ca.pem`.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from agent import keyfile
 from agent.enrolment import EnrolmentError
 from agent.envelope import Envelope, Kind, Refused, told
 from agent.fingerprint import of_device
+from agent.fleet import registers
 from agent.fleet.certificates import issue
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.sealing import Recipient
@@ -149,11 +150,19 @@ def enrol(
     }
 
 
-def devices(folder: Path) -> dict[str, Enrolled]:
+def devices(folder: Path) -> Mapping[str, Enrolled]:
     """Who has been enrolled, by name. Raises KeyringError."""
     path = folder / "devices.json"
-    if not path.exists():
+    try:
+        about = path.stat()
+    except FileNotFoundError:
         return {}
+    return _read(path, about.st_ino, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, _inode: int, _mtime_ns: int) -> Mapping[str, Enrolled]:
+    """Once for each file that is put in place: work for a whole fleet asks for each of its devices."""
     try:
         return {name: Enrolled(**each) for name, each in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as error:
@@ -171,5 +180,4 @@ def recipient(keyring: Keyring, device: str) -> Recipient:
 
 
 def _save(folder: Path, known: Mapping[str, Enrolled]) -> None:
-    tree = {name: asdict(each) for name, each in sorted(known.items())}
-    keyfile.write(folder / "devices.json", json.dumps(tree, indent=1).encode())
+    registers.save(folder / "devices.json", known)

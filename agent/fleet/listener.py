@@ -30,9 +30,10 @@ class Listener:
         await forever(self._session, Backoff(self._server.client_id), lambda _failed, _wait: None)
 
     async def once(self, quiet: float, within: float) -> None:
-        """Until nothing has come for so long (seconds), or so long in all. Raises ConnectionLost.
+        """Until nothing retained has come for so long (seconds), or so long in all. Raises ConnectionLost.
 
-        No broker says when it has brought all that was retained. Each of its nodes is asked.
+        No broker says when it has brought all that was retained. What devices say meanwhile is taken as well,
+        and makes nobody wait: a fleet at work is never quiet. Each of its nodes is asked.
         """
         wrong = [await self._look(node, quiet, within) for node in self._server.nodes()]
         lost = [why for why in wrong if why is not None]
@@ -45,10 +46,11 @@ class Listener:
         try:
             await connection.connect()
             await connection.subscribe(*self._filters)
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(within), asyncio.timeout(quiet) as calm:
                 while True:
-                    async with asyncio.timeout(quiet):
-                        message = await connection.receive()
+                    message = await connection.receive()
+                    if message.retained:
+                        calm.reschedule(asyncio.get_running_loop().time() + quiet)
                     self._take(connection, message)
         except TimeoutError:
             return None

@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.fleet import broker
 
 if TYPE_CHECKING:
+    from agent.fleet.publish import Outgoing, Published
     from agent.mqtt import Connection, Server
 
 T = TypeVar("T")
@@ -27,7 +29,7 @@ def add_options(
     parser.add_argument("--keys", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", action="store_true")
     broker.add_options(parser)
-    parser.set_defaults(run=_run, act=act)
+    parser.set_defaults(run=_run, act=act, away=False)
 
 
 def seconds(text: str) -> float:
@@ -50,7 +52,7 @@ def _run(given: argparse.Namespace) -> int:
 
     try:
         code = asyncio.run(given.act(given)) or 0
-        return code or (EXIT_FAILED if getattr(given, "away", False) else 0)
+        return code or (EXIT_FAILED if given.away else 0)
     except (KeyringError, TooManyRows, BadPage, BadRollout, Refused, OSError) as error:
         print(f"postern fleet: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -97,8 +99,15 @@ async def everywhere(given: argparse.Namespace, work: "Callable[[Connection], Aw
     ConnectionLost where none is.
     """
     done = await at_each(given, work)
-    given.away = getattr(given, "away", False) or len(done) < len(given.host)
+    given.away = given.away or len(done) < len(given.host)
     return done[0]
+
+
+async def leave(given: argparse.Namespace, outgoing: "Outgoing") -> "dict[str, Published]":
+    """Have each node of the broker hold just these. Raises ConnectionLost where none is there."""
+    from agent.fleet.publish import reconcile_all
+
+    return await everywhere(given, partial(reconcile_all, outgoing=outgoing)) if outgoing else {}
 
 
 async def at_each(given: argparse.Namespace, work: "Callable[[Connection], Awaitable[T]]") -> list[T]:

@@ -6,9 +6,10 @@ pages that no list names any more are cleared. The broker is asked what it has, 
 
 import asyncio
 import json
+import re
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -22,8 +23,11 @@ LIST_S = 60.0
 REFUSED = 0x80
 """Reason codes from here on are refusals."""
 PAGES = "page/"
+_BELOW = re.compile(r"postern/v1/([^/]+)/down/(.+)")
 OUTCOMES = {f"postern.command.{outcome}": outcome for outcome in Outcome}
 """Entries that tell how a command ended."""
+Outgoing = Mapping[str, Mapping[str, bytes]]
+"""What is to stand at the broker: by device, and by topic below its `down/`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +46,39 @@ def down(device: str) -> str:
 
 async def reconcile(connection: Connection, device: str, outgoing: Mapping[str, bytes]) -> Published:
     """Have the broker hold just these, by topic below `down/`, sent in their order. Raises ConnectionLost."""
-    there = await _retained(connection, device)
-    news = {name: raw for name, raw in outgoing.items() if there.get(name) != sha256(raw).digest()}
-    gone = [name for name in there if name.startswith(PAGES) and name not in outgoing]
-    await send(connection, device, news)
+    return (await reconcile_all(connection, {device: outgoing}))[device]
+
+
+async def reconcile_all(connection: Connection, outgoing: Outgoing) -> dict[str, Published]:
+    """The same for several devices, in as many round trips as for one. Raises ConnectionLost."""
+    if not outgoing:
+        return {}
+    there = await _retained(connection, list(outgoing))
+    news, gone, done = [], [], {}
+    for device, wanted in outgoing.items():
+        held = there[device]
+        fresh = [
+            (device, name, raw) for name, raw in wanted.items() if held.get(name) != sha256(raw).digest()
+        ]
+        stale = [(device, name, b"") for name in held if name.startswith(PAGES) and name not in wanted]
+        news += fresh
+        gone += stale
+        done[device] = Published(len(fresh), len(wanted) - len(fresh), len(stale))
+    await send_all(connection, news)
     # Last: until a device has the new list it may still fetch what the old one names.
-    await send(connection, device, dict.fromkeys(gone, b""))
-    return Published(len(news), len(outgoing) - len(news), len(gone))
+    await send_all(connection, gone)
+    return done
 
 
 async def send(connection: Connection, device: str, messages: Mapping[str, bytes]) -> None:
     """Retained, in order, all acknowledged at its end. Raises ConnectionLost, also when one is refused."""
+    await send_all(connection, [(device, name, raw) for name, raw in messages.items()])
+
+
+async def send_all(connection: Connection, messages: Iterable[tuple[str, str, bytes]]) -> None:
+    """As `send`, for many devices: device, name below `down/` and message of each."""
     flying: deque[tuple[str, asyncio.Future[int]]] = deque()
-    for name, raw in messages.items():
+    for device, name, raw in messages:
         while flying and not connection.room:
             await _landed(*flying.popleft())
         flying.append((name, connection.publish(down(device) + name, raw, retain=True)))
@@ -120,15 +144,16 @@ def _outcome_of(entry: Mapping[str, Any], name: str) -> bool:
     return kind in OUTCOMES
 
 
-async def _retained(connection: Connection, device: str) -> dict[str, bytes]:
-    """Hashes of what the broker holds for the device, by topic below `down/`.
+async def _retained(connection: Connection, devices: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """Hashes of what the broker holds for these devices, by topic below `down/`.
 
-    A message of our own is brought after all that was retained: with it the list is whole.
+    A message of our own is brought after all that was retained: with it the lists are whole. Then we want to
+    hear no more of it: all that we send would come back to us.
     """
-    fence = secrets.token_bytes(16)
-    await connection.subscribe(down(device) + "#")
-    fenced = connection.publish(f"{down(device)}fence", fence)
-    there: dict[str, bytes] = {}
+    fence, filters = secrets.token_bytes(16), [f"{down(device)}#" for device in devices]
+    await connection.subscribe(*filters)
+    fenced = connection.publish(f"{down(devices[-1])}fence", fence)
+    there: dict[str, dict[str, bytes]] = {device: {} for device in devices}
     try:
         async with asyncio.timeout(LIST_S):
             while True:
@@ -136,16 +161,18 @@ async def _retained(connection: Connection, device: str) -> dict[str, bytes]:
                 connection.acknowledge(message)
                 if message.payload == fence:
                     break
-                if message.retained and message.payload:
-                    there[message.topic.removeprefix(down(device))] = sha256(message.payload).digest()
+                found = _BELOW.fullmatch(message.topic)
+                if message.retained and message.payload and found is not None and found[1] in there:
+                    there[found[1]][found[2]] = sha256(message.payload).digest()
     except TimeoutError as error:
         raise ConnectionLost(f"no list of what is retained within {LIST_S:g} s") from error
     await _landed("fence", fenced)
+    connection.unsubscribe(*filters)
     return there
 
 
 def _hear(connection: Connection) -> None:
-    """What we send comes back to us, and must be taken."""
+    """What still comes back to us of what we send must be taken."""
     for message in connection.waiting():
         connection.acknowledge(message)
 

@@ -8,14 +8,14 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.fleet import config_command, online
 
 if TYPE_CHECKING:
     from agent.fleet.keyring import Keyring
-    from agent.mqtt import Connection
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,41 +48,28 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 async def _push(given: argparse.Namespace) -> int | None:
     if given.bundle == "config":
         return await config_command.push(given)
+    from dataclasses import asdict
+
     from agent.fleet import row_files
+    from agent.fleet.delivery import deliver
     from agent.fleet.keyring import Keyring
-    from agent.fleet.signing import Desk, chosen
+    from agent.fleet.signing import chosen
 
     keyring = Keyring(given.keys)
     devices = chosen(keyring, given.device)
     rows = row_files.read(given.bundle, given.file)
-    for device in devices:
-        with keyring.locked():
-            desk = Desk(keyring, int(time.time()))
-            document = desk.bundle(device, given.bundle, rows, scope=given.scope)
-            desk.head(device)
-            outgoing = desk.outgoing(device)
+    left = deliver(
+        partial(online.leave, given),
+        keyring,
+        devices,
+        lambda desk, device: desk.bundle(device, given.bundle, rows, scope=given.scope),
+    )
+    async for device, document, published in left:
         body = document.body
         new = sum(each.ver == document.ver for each in body.pages)
-        facts = {
-            "bundle": body.kind,
-            "ver": document.ver,
-            "rows": body.rows,
-            "pages": len(body.pages),
-            "new": new,
-        }
-        await _reconcile(given, device, outgoing, facts)
+        facts = {"bundle": body.kind, "ver": document.ver, "rows": body.rows, "pages": len(body.pages)}
+        online.tell(given, {"device": device, **facts, "new": new, **asdict(published)})
     return None
-
-
-async def _reconcile(
-    given: argparse.Namespace, device: str, outgoing: Mapping[str, bytes], facts: Mapping[str, Any]
-) -> None:
-    from dataclasses import asdict
-
-    from agent.fleet.publish import reconcile
-
-    published = await online.everywhere(given, lambda node: reconcile(node, device, outgoing))
-    online.tell(given, {"device": device, **facts, **asdict(published)})
 
 
 # -- head -----------------------------------------------------------------------------------------
@@ -91,55 +78,50 @@ async def _reconcile(
 async def _head(given: argparse.Namespace) -> None:
     from agent.mqtt import ConnectionLost
 
-    sent: dict[str, Mapping[str, bytes]] = {}
+    reached: set[str] = set()
     while given.every is not None:
+        given.away = False
         try:
-            await _heads(given, sent)
+            await _heads(given, reached)
         except ConnectionLost as lost:
             # A head is good for a day: the broker has until then.
             print(f"postern fleet: {lost}", file=sys.stderr, flush=True)
         await asyncio.sleep(given.every)
-    await _heads(given, sent)
+    await _heads(given, reached)
 
 
-async def _heads(given: argparse.Namespace, sent: dict[str, Mapping[str, bytes]]) -> None:
-    """A head for each device, and whatever else has changed since `sent`."""
+async def _heads(given: argparse.Namespace, reached: set[str]) -> None:
+    """A head for each device; for those that were `reached` before only what is new, without asking the
+    broker what it has: pages come with the push that made them."""
+    from dataclasses import asdict
+
+    from agent.fleet.delivery import batches, sign
     from agent.fleet.keyring import Keyring
-    from agent.fleet.signing import Desk, chosen
+    from agent.fleet.publish import send_all
+    from agent.fleet.signing import chosen
 
     keyring = Keyring(given.keys)
-    for device in chosen(keyring, given.device):
-        with keyring.locked():
-            desk = Desk(keyring, int(time.time()))
-            document = desk.head(device)
-            outgoing = desk.outgoing(device)
-        facts = {"head": document.ver, "until": document.claims.exp}
-        if device in sent:
-            await _send_news(given, device, sent[device], outgoing, facts)
-        else:
-            await _reconcile(given, device, outgoing, facts)
-        sent[device] = _without_pages(outgoing)
+    devices = chosen(keyring, given.device)
+    for some in batches(devices):
+        signed = await asyncio.to_thread(sign, keyring, some, lambda desk, device: desk.head(device))
+        fresh = {device: each.outgoing for device, each in signed.items() if device not in reached}
+        known = {device: each.news for device, each in signed.items() if device in reached}
+        published = await online.leave(given, fresh)
+        if known:
+            await online.everywhere(given, partial(send_all, messages=_each(known)))
+        reached.update(some)
+        for device, each in signed.items():
+            facts = {"head": each.document.ver, "until": each.document.claims.exp}
+            sent = {"sent": len(known[device])} if device in known else asdict(published[device])
+            online.tell(given, {"device": device, **facts, **sent})
+    if given.away:
+        # A node lacks what it has missed: next time each is asked what it has.
+        reached.clear()
 
 
-async def _send_news(
-    given: argparse.Namespace,
-    device: str,
-    before: Mapping[str, bytes],
-    outgoing: Mapping[str, bytes],
-    facts: Mapping[str, Any],
-) -> None:
-    """What has changed since we were last here; pages come with the push that made them."""
-    from agent.fleet.publish import send
-
-    news = {name: raw for name, raw in _without_pages(outgoing).items() if before.get(name) != raw}
-    await online.everywhere(given, lambda node: send(node, device, news))
-    online.tell(given, {"device": device, **facts, "sent": len(news)})
-
-
-def _without_pages(outgoing: Mapping[str, bytes]) -> dict[str, bytes]:
-    from agent.fleet.publish import PAGES
-
-    return {name: raw for name, raw in outgoing.items() if not name.startswith(PAGES)}
+def _each(news: Mapping[str, Mapping[str, bytes]]) -> list[tuple[str, str, bytes]]:
+    """Device, name and message of each."""
+    return [(device, *each) for device, messages in news.items() for each in messages.items()]
 
 
 # -- revoke ---------------------------------------------------------------------------------------
@@ -147,8 +129,9 @@ def _without_pages(outgoing: Mapping[str, bytes]) -> dict[str, bytes]:
 
 async def _revoke(given: argparse.Namespace) -> None:
     """The revocations to everybody first: they take effect by themselves. Then the heads that name them."""
+    from agent.fleet.delivery import batches, sign
     from agent.fleet.keyring import Keyring, KeyringError
-    from agent.fleet.publish import send
+    from agent.fleet.publish import send_all
     from agent.fleet.signing import Desk, chosen
 
     keyring = Keyring(given.keys)
@@ -159,19 +142,12 @@ async def _revoke(given: argparse.Namespace) -> None:
     with keyring.locked():
         desk = Desk(keyring, int(time.time()))
         document = desk.revoke(subjects=given.subject, grants=given.grant, credentials=credentials)
-
-    async def spread(connection: "Connection") -> None:
-        for device in devices:
-            await send(connection, device, {"revocations": document.raw})
-        for device in devices:
-            if device not in heads:
-                with keyring.locked():
-                    desk.head(device)
-                    heads[device] = _without_pages(desk.outgoing(device))
-            await send(connection, device, heads[device])
-
-    heads: dict[str, Mapping[str, bytes]] = {}
-    await online.everywhere(given, spread)
+    everybody = [(device, "revocations", document.raw) for device in devices]
+    await online.everywhere(given, partial(send_all, messages=everybody))
+    for some in batches(devices):
+        signed = await asyncio.to_thread(sign, keyring, some, lambda desk, device: desk.head(device))
+        news = _each({device: made.news for device, made in signed.items()})
+        await online.everywhere(given, partial(send_all, messages=news))
     online.tell(given, {"revocations": document.ver, "devices": len(devices)})
 
 

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Change:
 class RolloutFile:
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._last: tuple[tuple[int, int], Change] | None = None
+        """What was in it, and how the file was then to be told from another."""
 
     def create(self, rollout: Rollout, source: dict[str, Any]) -> None:
         """Raises BadRollout where there is one that is not over."""
@@ -60,8 +62,9 @@ class RolloutFile:
             change = self._read()
             before = change.rollout
             yield change
-            if change.rollout != before:
+            if change.rollout is not before and change.rollout != before:
                 keyfile.write(self.path, dumped(change))
+                self._last = (_identity(self.path), Change(change.rollout, change.source))
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -71,7 +74,10 @@ class RolloutFile:
 
     def _read(self) -> Change:
         try:
-            return loaded(self.path.read_bytes())
+            identity = _identity(self.path)
+            if self._last is None or self._last[0] != identity:
+                self._last = (identity, loaded(self.path.read_bytes()))
+            return replace(self._last[1])
         except OSError as error:
             raise BadRollout(f"{self.path}: {error.strerror}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -93,8 +99,23 @@ class RolloutFile:
             os.close(descriptor)
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    """It is never changed in place: another file takes its name."""
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns
+
+
 def dumped(change: Change) -> bytes:
-    return json.dumps({"form": FORM, "source": change.source, **asdict(change.rollout)}, indent=1).encode()
+    """JSON, a line for each device: it is written at every step, and may have thousands."""
+    rollout = change.rollout
+    tree = {"form": FORM, "source": change.source, **_flat(rollout)}
+    tree["deeds"] = [_flat(each) for each in rollout.deeds]
+    members = (f"{json.dumps(name)}: {json.dumps(_flat(each))}" for name, each in tree.pop("members").items())
+    return (json.dumps(tree)[:-1] + ', "members": {\n' + ",\n".join(members) + "\n}}\n").encode()
+
+
+def _flat(each: Rollout | Member | Deed) -> dict[str, Any]:
+    return {field.name: getattr(each, field.name) for field in fields(each)}
 
 
 def loaded(raw: bytes) -> Change:

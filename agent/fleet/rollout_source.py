@@ -4,27 +4,23 @@ The rollout's own file never holds what is in that one: a roster is full of secr
 """
 
 import argparse
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from agent.documents import Document
 from agent.envelope import told
 from agent.fleet import online, row_files, wishes
+from agent.fleet.delivery import Issue, deliver
 from agent.fleet.enrolment import devices
 from agent.fleet.keyring import Keyring
-from agent.fleet.publish import down, reconcile
+from agent.fleet.publish import down
 from agent.fleet.rollout_file import BadRollout
 from agent.fleet.rollout_run import Answer, Give
 from agent.fleet.rollout_sight import CONFIG
-from agent.fleet.signing import Desk
-from agent.mqtt import Connection
-
-Issue = Callable[[Desk, str], Document[Any]]
 
 
 def name_of(what: str) -> str:
@@ -48,21 +44,8 @@ def give(given: argparse.Namespace, keyring: Keyring, what: str, source: Mapping
     issue = _issue(what, path, source, keyring)
 
     async def leave(due: Sequence[str]) -> dict[str, int]:
-        versions = {}
-        outgoing = {}
-        for device in due:
-            with keyring.locked():
-                desk = Desk(keyring, int(time.time()))
-                versions[device] = issue(desk, device).ver
-                desk.head(device)
-                outgoing[device] = desk.outgoing(device)
-
-        async def spread(connection: Connection) -> None:
-            for device, messages in outgoing.items():
-                await reconcile(connection, device, messages)
-
-        await online.everywhere(given, spread)
-        return versions
+        left = deliver(partial(online.leave, given), keyring, due, issue)
+        return {device: document.ver async for device, document, _ in left}
 
     return leave
 

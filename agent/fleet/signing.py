@@ -162,17 +162,19 @@ class Desk:
     def outgoing(self, device: str) -> dict[str, bytes]:
         """By topic below `postern/v1/<device>/down/`, in the order in which it is best sent: pages, what
         names them, and the head last."""
-        documents = self.current(device)
         named = {
             each.sha256: self.issued.page(device, each.sha256)
-            for name, document in documents.items()
+            for name, document in self.current(device).items()
             if name.startswith("bundle/")
             for each in document.body.pages
         }
         self.issued.forget_pages(device, named)
-        outgoing = {f"page/{digest}": raw for digest, raw in named.items()}
-        outgoing["root"] = self.keyring.document.raw
-        outgoing |= {name: document.raw for name, document in documents.items()}
+        return {f"page/{digest}": raw for digest, raw in named.items()} | self.documents(device)
+
+    def documents(self, device: str) -> dict[str, bytes]:
+        """The same without the pages."""
+        outgoing = {"root": self.keyring.document.raw}
+        outgoing |= {name: document.raw for name, document in self.current(device).items()}
         head = self.issued.document(device, "head")
         return outgoing if head is None else {**outgoing, "head": head.raw}
 
@@ -198,14 +200,21 @@ class Desk:
         assert made is not None
         return made
 
+    def renew_shared(self) -> None:
+        """What all devices have in common, before heads are made for several of them at once."""
+        document = self.issued.document(EVERYBODY, "revocations")
+        if document is not None:
+            self._renew_one(EVERYBODY, "revocations", document)
+
     def _renew(self, device: str) -> None:
         """Sign anew what a device would not take any more, with the same in it."""
         for name, document in self.current(device).items():
-            role = ROLES[name.partition("/")[0]]
-            wanted = {each.kid for each in self._signers(role)}
-            if not wanted <= set(document.signers) or document.claims.exp - self._now < RENEW_S:
-                body, aud = document.claims.body, document.claims.aud
-                self._issue(self._shelf(device, name), name, body, aud=aud)
+            self._renew_one(self._shelf(device, name), name, document)
+
+    def _renew_one(self, shelf: str, name: str, document: Document[Any]) -> None:
+        wanted = {each.kid for each in self._signers(ROLES[name.partition("/")[0]])}
+        if not wanted <= set(document.signers) or document.claims.exp - self._now < RENEW_S:
+            self._issue(shelf, name, document.claims.body, aud=document.claims.aud)
 
     def _signers(self, role: Role) -> list[Signer]:
         return self.keyring.signers(role)[: self.keyring.root.threshold(role)]

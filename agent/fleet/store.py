@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.fleet.claim_book import ClaimBook
 from agent.fleet.claims import declaration
@@ -27,7 +27,7 @@ from agent.fleet.note_book import NoteBook
 from agent.fleet.schema import StoreFailed, mapped, prepare
 from agent.ledger import TILE, Frontier
 
-__all__ = ["Kept", "Ledger", "Pinned", "Store", "StoreFailed", "Trust", "opened"]
+__all__ = ["Arrived", "Kept", "Ledger", "Pinned", "Store", "StoreFailed", "Trust", "opened"]
 
 BUSY_S = 30.0
 """Longest wait for another process that writes the same file."""
@@ -96,6 +96,15 @@ class Kept(Enum):
     """Not what is known under this id: kept beside it."""
     RIVAL = auto()
     """New, though another hash was declared for it."""
+
+
+class Arrived(NamedTuple):
+    """A line that has come."""
+
+    sequence: int
+    leaf: bytes
+    line: bytes
+    lane: str
 
 
 class Store:
@@ -234,6 +243,25 @@ class Store:
         self._connection.execute("UPDATE ledger SET barred = 1 WHERE id = ?", (ledger,))
 
     # -- entries ----------------------------------------------------------------------------------
+
+    def keep_all(self, ledger: int, arrived: Sequence[Arrived], agreed: int) -> list[Kept]:
+        """As `keep`, for all that came together: most of the time nothing of it is known."""
+        sequences = [each.sequence for each in arrived]
+        known = self._one(
+            "SELECT count(*) FROM leaf WHERE ledger = ? AND sequence BETWEEN ? AND ?",
+            ledger,
+            min(sequences),
+            max(sequences),
+        )[0]
+        if known or len(set(sequences)) < len(sequences):
+            return [self.keep(ledger, *each, agreed) for each in arrived]
+        many = self._connection.executemany
+        many(
+            "INSERT INTO leaf VALUES (?, ?, ?, ?)",
+            [(ledger, each.sequence, each.leaf, each.lane) for each in arrived],
+        )
+        many("INSERT INTO entry VALUES (?, ?, ?)", [(ledger, each.sequence, each.line) for each in arrived])
+        return [Kept.NEW] * len(arrived)
 
     def keep(self, ledger: int, sequence: int, leaf: bytes, line: bytes, lane: str, agreed: int) -> Kept:
         """Store a line. It takes the place of a hash that was only claimed, unless that is agreed.

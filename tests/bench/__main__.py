@@ -4,6 +4,7 @@ Exit codes: 0 whatever the figures are, 1 when a measure broke, 2 for a mistake 
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import drain, flow, footprint, latency, locker, roster, thin
+from agent import logs
+from tests.bench import changing, collecting, drain, fleet, flow, footprint, latency, locker, roster, thin
 from tests.bench.figures import Figure, Missing, head, row
 from tests.bench.machine import facts
 from tests.bench.rig import ROOT
@@ -32,6 +34,9 @@ MEASURES: Mapping[str, Measure] = {
     "startup": footprint.startup,
     "resting": footprint.resting,
     "roster": roster.lookup,
+    "config": changing.config,
+    "fleet": fleet.whole,
+    "collect": collecting.collect,
 }
 FOLDER = ROOT / "build"
 """Not /tmp: where that is memory, nothing is ever synced."""
@@ -43,16 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("bench: no mosquitto on PATH, in /usr/sbin or in .tools\n")
         return 1
     given.folder.mkdir(parents=True, exist_ok=True)
+    logs.configure("error")  # a table or JSON on standard output, and nothing else
     about = facts(given.folder)
     say = sys.stderr if given.json else sys.stdout
     say.write("".join(f"{name}: {fact}\n" for name, fact in about.items()) + "\n" + head() + "\n")
     figures: list[Figure | Missing] = []
     broken: dict[str, str] = {}
     began = time.monotonic()
+    sizes = QUICK if given.quick else FULL
+    sizes = dataclasses.replace(sizes, fleet=given.devices or sizes.fleet)
     for name in given.only or MEASURES:
         try:
             with tempfile.TemporaryDirectory(prefix="bench-", dir=given.folder) as folder:
-                for figure in MEASURES[name](Path(folder), QUICK if given.quick else FULL):
+                for figure in MEASURES[name](Path(folder), sizes):
                     figures.append(figure)
                     say.write(row(figure) + "\n")
                     say.flush()
@@ -82,7 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", choices=list(MEASURES), metavar="NAME", help=f"of: {', '.join(MEASURES)}"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer of everything: a minute and a half")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything: some three minutes")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help=f"of the fleet that is operated ({FULL.fleet}, quick {QUICK.fleet}); 1000 take ten minutes",
+    )
     parser.add_argument(
         "--json", action="store_true", help="the figures as JSON, the table on standard error"
     )

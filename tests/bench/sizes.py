@@ -35,6 +35,10 @@ class Sizes:
     rows: int
     """Rows of the roster that is looked up in."""
     lookups: int
+    collected: int
+    """Entries that the fleet's collector takes."""
+    fleet: int
+    """Devices of the fleet that is operated as a whole."""
 
 
 FULL = Sizes(
@@ -55,6 +59,8 @@ FULL = Sizes(
     drivers=2_000,
     rows=100_000,
     lookups=5_000,
+    collected=64_000,
+    fleet=200,
 )
 QUICK = Sizes(
     scans=120,
@@ -74,4 +80,6 @@ QUICK = Sizes(
     drivers=2_000,
     rows=5_000,
     lookups=2_000,
+    collected=16_000,
+    fleet=30,
 )
