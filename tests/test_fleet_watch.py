@@ -300,9 +300,11 @@ async def test_at_a_terminal_it_is_a_table_that_no_device_can_steer_and_q_ends_i
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (30, 120))
         before = termios.tcgetattr(theirs)
+        # Whoever runs the tests may have said how wide their own terminal is.
+        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", COMMAND, "fleet", "watch", *at(broker),
-            stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env={**os.environ, "TERM": "xterm"},
+            stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env={**environ, "TERM": "xterm"},
         )  # fmt: skip
         shown = bytearray()
         loop, news = asyncio.get_running_loop(), asyncio.Event()
