@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from agent.clock import Moment
+from agent.commands import OpenManyDoors
 from agent.custody import Workflow
 from agent.duty import Custody
 from agent.session import Duty
@@ -51,6 +52,17 @@ class Desk(Protocol):
 
         None where the workflow does not mind this door. `told` is what the command says about itself.
         """
+        ...
+
+    def lease_many(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int, at: Moment) -> Any:
+        """The event that a command to open many doors makes; in words why it opens none, if it does not.
+
+        None of them is begun after `until_ns`, by the monotonic clock.
+        """
+        ...
+
+    def keeps(self, command: str) -> bool:
+        """Whether this command from before the start is still being seen to."""
         ...
 
     def decide(self, event: Any, standing: Standing) -> Decision[Any]:
@@ -112,6 +124,12 @@ class CourierDesk:
 
     def lease(self, unit: str, door: int, told: Mapping[str, Any], at: Moment) -> None:
         return None
+
+    def lease_many(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int, at: Moment) -> str:
+        return "no_locker"
+
+    def keeps(self, command: str) -> bool:
+        return False
 
     def decide(self, event: Event, standing: Standing) -> Decision[Custody]:
         return self._workflow.decide(self.state, event, self.parcels, standing)

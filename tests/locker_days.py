@@ -181,16 +181,15 @@ class Days:
             await self._show(house, label)
             for name in await self._sprung(house):
                 await self._at_the_door(house, name, partial(self._collected, name, label))
-            await house.wait(self.chance.choice(PAUSES_S))
             if label not in self.waiting:
                 break
+            if self.places[label] in self._out_of_use(house) and self.chance.random() < 0.5:
+                await self._technician(house)
+            await house.wait(self.chance.choice(PAUSES_S))
         else:
             self.helpless.add(label)
         self._unjam()
         if self.chance.random() < 0.3:
-            await self._once_more(house, label)
-        if self.places[label] in self._out_of_use(house) and self.chance.random() < 0.5:
-            await self._technician(house)
             await self._once_more(house, label)
 
     def _out_of_use(self, house: House) -> list[str]:

@@ -20,7 +20,7 @@ from drivers.readings import OpenDoor, Tone
 BOUNCE_S = 1.5
 """A door that was slammed may spring open again; for so long that is no alarm."""
 
-STAYS = (For.PICKUP, For.RETRIEVE, For.LEASE, For.SERVICE)
+STAYS = (For.PICKUP, For.RETRIEVE, For.LEASE, For.SERVICE, For.MANY)
 """Openings of a compartment that may hold something already."""
 
 
@@ -262,6 +262,7 @@ def _end(turn: Turn, name: str, job: Job, end: End) -> None:
     """The opening is over: settle what the compartment holds, and tell who was waiting."""
     status = replace(turn.state.status(name), job=None)
     turn.put(name, status)
+    turn.ends[name] = end
     turn.become(settled_ns={**turn.state.settled_ns, name: turn.at.mono_ns})
     door = turn.state.door(name)
     match end, job.what:
