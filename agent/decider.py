@@ -228,7 +228,8 @@ class Decider:
         standing = roster.authority.standing(event.at)
         decision = self.desk.decide(event, standing)
         entries = self._upkeep.sift(decision.entries)
-        records = {**(counters or {}), **self.desk.changes(decision)}
+        made = list(zip(self._journal.ids(len(entries)), entries, strict=True))
+        records = {**(counters or {}), **self.desk.changes(decision, made, event.at)}
         if decision.pardon is not None:
             records |= roster.pardon(decision.pardon, {**self._journal.records, **records})
         done: asyncio.Future[None] | None = None

@@ -76,10 +76,10 @@ class Days:
         for name in self.wall.open:
             if (label := self.wall.content.get(name)) is not None:
                 self.again.append(label)
-            taken = self.chance.random() < 0.5
+            taken = self.chance.random() < (0.3 if name in self.wall.sensors else 0.5)
             if taken:
                 self._taken(name)
-            if self.chance.random() < 0.5 or not (taken or name in self.wall.sensors):
+            if self.chance.random() < 0.4 or not (taken or name in self.wall.sensors):
                 self.wall.doors[name].slam()
 
     def _taken(self, name: str) -> None:
@@ -127,6 +127,7 @@ class Days:
             (3, self._rush),
             (2, self._replay),
             (2, self._technician),
+            (1, self._impatient),
             (1, self._wrong),
             (1, self._force),
             (1, self._board),
@@ -326,6 +327,22 @@ class Days:
             await house.scan("gun", "POSTERN:END")
             await house.wait(60)
         self.helpless.clear()
+
+    async def _impatient(self, house: House) -> None:
+        """A technician who opens one door again and again, faster than its coil stands."""
+        name = self.chance.choice(self.wall.names)
+        await self._identify(house, TECH_BADGE, TECH_PIN)
+        for _ in range(7):
+            house.asked("service", name)
+            await house.scan("gun", f"POSTERN:OPEN:{name}")
+            await house.wait(1.2)
+            self.wall.doors[name].slam()
+            await house.look()
+            await house.wait(0.2)
+        await house.wait(12)
+        self.wall.doors[name].slam()
+        await house.look()
+        await house.scan("gun", "POSTERN:END")
 
     async def _release(self, house: House, name: str) -> None:
         house.released(name)

@@ -95,7 +95,8 @@ class _Grant:
 def judge(diary: Sequence[Happening], entries: Sequence[Entry]) -> list[str]:
     """All that was wrong, in words."""
     given, wrongs = _pulses(diary)
-    return [*wrongs, *_governed(diary), *_intended(given, entries), *_booked(diary, entries), *_once(entries)]
+    booked = [*_intended(given, entries), *_booked(diary, entries), *_set_aside(entries), *_once(entries)]
+    return [*wrongs, *_governed(diary), *booked]
 
 
 # -- who had which pulse ------------------------------------------------------------------------------
@@ -238,6 +239,27 @@ def _booked(diary: Sequence[Happening], entries: Sequence[Entry]) -> Iterator[st
             at_door = [each for each in seen if each.name in (name, None)]
             if wrong := _contradicted(word, entry["data"].get("why"), at_door):
                 yield f"{entry['id']}, {word} {name}: {wrong}"
+
+
+def _set_aside(entries: Sequence[Entry]) -> Iterator[str]:
+    """What nobody can be sure of is out of use at once."""
+    for number, entry in enumerate(entries):
+        name, follows = _place(entry), entries[number + 1 : number + 6]
+        if (
+            not _is_doubtful(entry)
+            or _quarantine([e for e in entries[:number] if _place(e) == name]) is not None
+        ):
+            continue
+        if not any(_word(e) == "compartment_quarantined" and _place(e) == name for e in follows):
+            yield f"{name} is not set aside after {entry['type']}, {entry['id']}"
+
+
+def _is_doubtful(entry: Entry) -> bool:
+    data = entry["data"]
+    if _word(entry) == "not_opened":
+        return (data["why"], data["purpose"] == "deposit") == ("pushed_shut", False)
+    doubtful = ("outcome_unknown", "left_behind")
+    return _word(entry) in doubtful or entry["type"] in ("postern.door.forced", "postern.door.found_open")
 
 
 def _contradicted(word: str, why: str | None, seen: Sequence[Happening]) -> str | None:

@@ -25,7 +25,7 @@ from agent.locker.turn import Known, Locker, Office
 from agent.locker.workflow import LockerWorkflow
 from agent.standing import Standing
 from agent.units import Unit
-from agent.workflow import Decision, Event
+from agent.workflow import Decision, Draft, Event
 from drivers.readings import (
     ActionDone,
     BoardChanged,
@@ -193,7 +193,9 @@ class LockerDesk:
         )
         return self._workflow.decide(self.state, event, known)
 
-    def changes(self, decision: Decision[Locker]) -> dict[str, Any]:
+    def changes(
+        self, decision: Decision[Locker], made: Sequence[tuple[str, Draft]], at: Moment
+    ) -> dict[str, Any]:
         return dict(decision.notes)
 
     def become(self, decision: Decision[Locker]) -> None:
