@@ -20,6 +20,8 @@ from tests.locker_site import BADGE, PIN, Codes, LockerSite
 TECHNICIAN, TECH_BADGE, TECH_PIN = "tech-9f8e7d", "0100a3e9af", "80402010"
 TRIES = 4
 """Longest that a recipient has patience."""
+QUICK_NS = 3 * NS // 10
+"""Whoever is there later cannot push a door shut any more as if it had never been open."""
 PAUSES_S = (3.0, 5.0, 320.0)
 """Between two tries."""
 
@@ -50,6 +52,10 @@ class Days:
     forced: int = 0
     replayed: int = 0
     """Codes that were shown once more after their parcel was gone, or left lying."""
+    done: int = 0
+    """How many of those things have happened that every day holds, whatever the chance."""
+    nobody: bool = False
+    """In this darkness nobody takes or shuts anything."""
 
     async def play(self) -> House:
         """Until all the time is over and everybody has gone home."""
@@ -73,9 +79,12 @@ class Days:
         shutil.rmtree(house.config.state)
         house.remains.rename(house.config.state)
         self.clock.reboot(self.chance.choice((20.0, 120.0, 1200.0)))
+        nobody, self.nobody = self.nobody, False
         for name in self.wall.open:
             if (label := self.wall.content.get(name)) is not None:
                 self.again.append(label)
+            if nobody:
+                continue
             taken = self.chance.random() < (0.3 if name in self.wall.sensors else 0.5)
             if taken:
                 self._taken(name)
@@ -103,6 +112,17 @@ class Days:
             await house.wait(self.chance.expovariate(1 / pace))
             await self._something(house)
             self._told_of(house)
+        house.cut_at, house.refuses = None, ""
+        acts = (
+            self._impatient,
+            self._too_quick,
+            self._forgetful,
+            self._forgetful_in_the_dark,
+            self._left_there,
+        )
+        while self.done < len(acts):
+            self.done += 1
+            await acts[self.done - 1](house)
         while self.deposited < self.deposits:
             await self._deposit(house)
             await self._everybody_comes(house)
@@ -127,7 +147,6 @@ class Days:
             (3, self._rush),
             (2, self._replay),
             (2, self._technician),
-            (1, self._impatient),
             (1, self._wrong),
             (1, self._force),
             (1, self._board),
@@ -144,14 +163,16 @@ class Days:
 
     async def _deposit(self, house: House) -> None:
         """Until it is in, or the courier has lost patience: then the parcel comes with the next round."""
-        if self.deposited >= self.deposits:
-            return
+        if self.deposited < self.deposits:
+            await self._bring(house, "SSSML", jammed=0.06)
+
+    async def _bring(self, house: House, sizes: str, jammed: float = 0.0) -> None:
         self.made += 1
         label = f"parcel-{self.made:04}"
         await self._identify(house, BADGE, PIN)
         for _ in range(2):
-            await house.scan("gun", f"POSTERN:SIZE:{self.chance.choice('SSSML')}")
-            self._jam(0.06)
+            await house.scan("gun", f"POSTERN:SIZE:{self.chance.choice(sizes)}")
+            self._jam(jammed)
             house.asked("deposit")
             await house.scan("gun", label)
             for name in await self._sprung(house):
@@ -254,10 +275,58 @@ class Days:
             await house.wait(1)
         return self.wall.open
 
+    # -- what every day holds ---------------------------------------------------------------------
+
+    async def _seen(self, house: House) -> str:
+        """A parcel that waits where a sensor sees it."""
+        while True:
+            out = self._out_of_use(house)
+            for label in sorted(self.waiting):
+                if self.places[label] in self.wall.sensors and self.places[label] not in out:
+                    return label
+            await self._everybody_comes(house)
+            await self._bring(house, "ML")
+
+    async def _too_quick(self, house: House) -> None:
+        """A recipient who pushes the door shut before it is open, and tries again."""
+        await self._once_more(house, await self._shut_again(house, after_s=0.1))
+
+    async def _shut_again(self, house: House, after_s: float) -> str:
+        """The door is opened with a code, and shut with the parcel still inside."""
+        label = await self._seen(house)
+        await self._show(house, label, typed=False)
+        for name in await self._sprung(house):
+            await house.wait(after_s)
+            self.wall.doors[name].slam()
+        await house.look()
+        await house.wait(3)
+        return label
+
+    async def _forgetful(self, house: House) -> None:
+        """A recipient who leaves the parcel, comes back when somebody has looked, and whose code is spent."""
+        await self._shut_again(house, after_s=3)
+        await self._left_there(house)
+
+    async def _forgetful_in_the_dark(self, house: House) -> None:
+        """The power fails as the door springs open, and it stands open until there is power again."""
+        label = await self._seen(house)
+        house.cut_at, self.nobody = "after", True
+        await self._show(house, label, typed=False)
+
+    async def _left_there(self, house: House) -> None:
+        """Somebody looks into what is out of use and leaves the parcels; their codes are shown again."""
+        for name in self._out_of_use(house):
+            label = self.wall.content.get(name)
+            if label in self.waiting:
+                await self._look_into(house, name, leaves=True)
+                await self._once_more(house, label)
+                self.helpless.add(label)
+
     async def _at_the_door(self, house: House, name: str, act: Callable[[], Any]) -> None:
         """Somebody uses an open door, or pushes it shut before it has opened."""
         door, chance = self.wall.doors[name], self.chance
-        pushed = chance.random() < 0.1
+        quick = self.clock.utc_ns - self.wall.pulses[-1].utc_ns < QUICK_NS
+        pushed = chance.random() < 0.1 and quick
         await house.wait(0.1 if pushed else chance.uniform(2, 40))
         if not pushed:
             act()
@@ -309,24 +378,26 @@ class Days:
         """
         helped = {self.places[label] for label in self.helpless if label in self.places}
         for name in dict.fromkeys((*self._out_of_use(house), *sorted(helped))):
-            await self._identify(house, TECH_BADGE, TECH_PIN)
             leaves = self.wall.content.get(name) in self.waiting and name not in helped
-            leaves = leaves and self.chance.random() < 0.5
-            for word in ("OPEN",) if leaves else ("RETRIEVE", "OPEN"):
-                if name not in self.wall.open:
-                    house.asked("service", name)
-                    await house.scan("gun", f"POSTERN:{word}:{name}")
-                    await house.wait(0.5)
-            if name in self.wall.open:
-                await house.wait(3)
-                if not leaves:
-                    self._taken(name)
-                self.wall.doors[name].slam()
-                await house.look()
-                await self._release(house, name)
-            await house.scan("gun", "POSTERN:END")
-            await house.wait(60)
+            await self._look_into(house, name, leaves=leaves and self.chance.random() < 0.5)
         self.helpless.clear()
+
+    async def _look_into(self, house: House, name: str, *, leaves: bool) -> None:
+        await self._identify(house, TECH_BADGE, TECH_PIN)
+        for word in ("OPEN",) if leaves else ("RETRIEVE", "OPEN"):
+            if name not in self.wall.open:
+                house.asked("service", name)
+                await house.scan("gun", f"POSTERN:{word}:{name}")
+                await house.wait(0.5)
+        if name in self.wall.open:
+            await house.wait(3)
+            if not leaves:
+                self._taken(name)
+            self.wall.doors[name].slam()
+            await house.look()
+            await self._release(house, name)
+        await house.scan("gun", "POSTERN:END")
+        await house.wait(60)
 
     async def _impatient(self, house: House) -> None:
         """A technician who opens one door again and again, faster than its coil stands."""

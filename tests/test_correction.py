@@ -14,12 +14,11 @@ from agent import epcis
 from agent.correction import MOST, OWN_S, SHIFT_S
 from agent.desk import LATELY, CourierDesk
 from agent.fleet.story import Told, holder, tell
-from agent.roster import Row, pin_token
 from drivers.readings import Scanned
 from tests.schemas import unlike
-from tests.van import ANNA, BORIS, NOON, PIN, Van, running
+from tests.test_unlock import SUE, SUES_BADGE, with_sue
+from tests.van import ANNA, BORIS, PIN, Van, running
 
-SUE, SUES_BADGE = "drv-sue", b"0100c0ffee"
 LABEL = "RB473124829DE"
 PARCEL = f"s10:{LABEL}"
 
@@ -31,13 +30,6 @@ async def van(tmp_path: Path) -> AsyncIterator[Van]:
     async with running(with_sue(tmp_path)) as van:
         van.hear_the_fleet()
         yield van
-
-
-def with_sue(folder: Path) -> Van:
-    van = Van(folder)
-    van.app.roster.put(Row(subject=SUE, kind="badge", role="supervisor"), SUES_BADGE, as_of=NOON)
-    van.app.roster.put(Row(subject=SUE, kind="pin"), pin_token(SUE, PIN), as_of=NOON)
-    return van
 
 
 async def login(van: Van, subject: str = ANNA) -> None:
@@ -237,3 +229,20 @@ async def test_export_and_the_fleets_story_follow(van: Van) -> None:
     assert steps[-1].what == f"taken back by {ANNA}: entry {wrong['id']} is wrong, did_not_occur"
     assert holder(steps, PARCEL) == f"in the custody of {ANNA}"
     assert holder(steps[:-1], PARCEL).startswith("with recipient")
+
+
+async def test_a_correction_finds_the_journal_full_or_the_van(
+    van: Van, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await login(van)
+    await handed_over(van)
+    desk = van.app.decider.desk
+    assert isinstance(desk, CourierDesk)
+    with monkeypatch.context() as full:
+        full.setattr("agent.taking_back.HELD_LIMIT", 0)
+        assert reason(await correct(van)) == "too_many"
+    await scan(van, "POSTERN:CORRECT")
+    with monkeypatch.context() as full:
+        full.setattr(type(van.app.upkeep), "full", True)
+        assert reason(await scan(van)) == "journal_full"
+    assert (await correct(van))["type"] == "postern.custody.corrected"

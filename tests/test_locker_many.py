@@ -9,6 +9,7 @@ from agent.clock import NS, Trust
 from agent.freshness import Freshness
 from agent.locker.events import RoundOrdered, ServiceAsked
 from agent.locker.rounds import Round, ordered
+from agent.locker.workflow import LockerWorkflow
 from agent.policy import Policy
 from agent.standing import Standing
 from agent.workflow import Dismissed, Draft
@@ -139,6 +140,26 @@ def test_when_the_fleets_word_is_stale_a_second_person_is_there_too() -> None:
     assert not at.pulses
     technician(at, subject="tech-2")
     assert len(at.pulses) == 1
+
+
+def test_where_technicians_come_in_twos_one_alone_is_no_presence() -> None:
+    one = hall()
+    two = replace(one.rules, technician=Policy(CARD, second_person=True))
+    at = Hall(two)
+    order(at, "a1")
+    technician(at)
+    assert at.state.session is None
+    technician(at, subject="tech-2")
+    assert len(at.pulses) == 1
+    technician(one)
+    order(one, "a1", "a2")
+    one.rules = two
+    one.workflow = LockerWorkflow(two)
+    one.crash()
+    one.found()
+    order(one, "b1")
+    assert one.state.session is not None, "opened before the config said so"
+    assert len(one.pulses) == 1
 
 
 def test_it_lapses_counted_if_nobody_comes() -> None:

@@ -71,7 +71,7 @@ class Locker(Duty):
     pending: Pending | None = None
     size: Size | None = None
     """What the courier has chosen for the parcels to come."""
-    governor: Governor | None = None
+    governor: Governor = field(default_factory=lambda: Governor(unknown_ns=0))
     doors: Mapping[str, Door] = field(default_factory=dict)
     out: Mapping[str, str] = field(default_factory=dict)
     """Compartment to why it is out of service."""

@@ -196,7 +196,9 @@ class LockerWorkflow:
         policy = self.rules.deposit.at(standing.freshness)
         if many.TECHNICIAN not in (event.verdict.role, state.login and state.login.role):
             return policy
-        return replace(policy, sets=policy.sets + self.rules.technician.at(standing.freshness).sets)
+        own = self.rules.technician.at(standing.freshness)
+        both = policy.second_person or own.second_person
+        return replace(policy, sets=policy.sets + own.sets, second_person=both)
 
     def _label(self, turn: Turn, event: LabelRead, known: Known) -> None:
         state, label = turn.state, event.label
