@@ -5,14 +5,14 @@ with thirty.
 
 What the judge in `tests/locker_judge.py` must not let pass, and has been seen to catch when it was planted:
 
-- a spent grant that opens again: its mark forgotten, not durable, given back after a crash with the door open,
-  by somebody's release, or because a pulse had no effect; a third try; a try too late, or in another boot
+- a spent grant that opens again: its mark forgotten, not durable, given back after a crash with the door
+  open, by somebody's release, or because a pulse had no effect; a third try; one too late, or in another boot
 - a pulse with no intent on the disk before it, with another's intent, of itself after a jam, or at boot
 - the wrong door; two pulses at once, without a gap, or more than a coil stands
-- a jammed door, one that was pushed shut, or a parcel left behind, booked as collected; a door nobody watched,
-  as used
-- a quarantine that is not set, that ends by itself, at boot or with a retrieval, or that keeps out no code and
-  no deposit
+- a jammed door, one that was pushed shut, or a parcel left behind, booked as collected; a door nobody
+  watched, as used
+- a quarantine that is not set, that ends by itself, at boot or with a retrieval, or that keeps out no code
+  and no deposit
 - a deposit that is booked twice, or whose codes are made twice
 """
 
