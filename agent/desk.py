@@ -162,7 +162,7 @@ class CourierDesk:
         return records | self._remember(made, at)
 
     def _remember(self, made: Sequence[tuple[str, Draft]], at: Moment) -> dict[str, Any]:
-        """What can be taken back from now on, and what no longer."""
+        """What can be taken back from now on, and what no longer: known before the state is the new one."""
         records: dict[str, Any] = {}
         for id_, draft in made:
             label = draft.subject

@@ -103,6 +103,7 @@ class Days:
         for name in self.wall.open:
             self.wall.doors[name].slam()
         await house.look()
+        self._unjam()
         again, self.again = self.again, []
         for label in again:
             if label in self.codes:
@@ -304,8 +305,8 @@ class Days:
 
     async def _forgetful(self, house: House) -> None:
         """A recipient who leaves the parcel, comes back when somebody has looked, and whose code is spent."""
-        await self._shut_again(house, after_s=3)
-        await self._left_there(house)
+        label = await self._shut_again(house, after_s=3)
+        await self._left(house, self.places[label], label)
 
     async def _forgetful_in_the_dark(self, house: House) -> None:
         """The power fails as the door springs open, and it stands open until there is power again."""
@@ -318,9 +319,12 @@ class Days:
         for name in self._out_of_use(house):
             label = self.wall.content.get(name)
             if label in self.waiting:
-                await self._look_into(house, name, leaves=True)
-                await self._once_more(house, label)
-                self.helpless.add(label)
+                await self._left(house, name, label)
+
+    async def _left(self, house: House, name: str, label: str) -> None:
+        await self._look_into(house, name, leaves=True)
+        await self._once_more(house, label)
+        self.helpless.add(label)
 
     async def _at_the_door(self, house: House, name: str, act: Callable[[], Any]) -> None:
         """Somebody uses an open door, or pushes it shut before it has opened."""
