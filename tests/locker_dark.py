@@ -169,7 +169,16 @@ class House:
         if not self._dark:
             self._note(Lost)
             self._dark = True
+            self._keep_what_is_there()
+
+    def _keep_what_is_there(self) -> None:
+        """The disk of one moment: taken anew if the journal was written meanwhile."""
+        while True:
+            before = _stamps(self.config.state)
             shutil.copytree(self.config.state, self.remains)
+            if _stamps(self.config.state) == before:
+                return
+            shutil.rmtree(self.remains)
 
     async def settle(self) -> None:
         """Everything that was begun has come to rest, and is on the disk."""
@@ -297,3 +306,9 @@ class House:
         door.pulse()
         self._due.append(ActionDone(action=action, ok=True))
         self._due += self._news(first=False)
+
+
+def _stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """What a write to a folder's files changes."""
+    stats = [(path.name, path.lstat()) for path in sorted(folder.iterdir())]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

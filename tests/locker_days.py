@@ -279,14 +279,14 @@ class Days:
     # -- what every day holds ---------------------------------------------------------------------
 
     async def _seen(self, house: House) -> str:
-        """A parcel that waits where a sensor sees it."""
+        """A parcel that has just come, where a sensor sees it."""
         while True:
-            out = self._out_of_use(house)
-            for label in sorted(self.waiting):
-                if self.places[label] in self.wall.sensors and self.places[label] not in out:
+            before = len(self.codes)
+            await self._bring(house, "ML")
+            for label in list(self.codes)[before:]:
+                if label in self.waiting and self.places[label] in self.wall.sensors:
                     return label
             await self._everybody_comes(house)
-            await self._bring(house, "ML")
 
     async def _too_quick(self, house: House) -> None:
         """A recipient who pushes the door shut before it is open, and tries again."""
