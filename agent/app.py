@@ -20,6 +20,7 @@ from agent import VERSION, about, control, emergency
 from agent.cargo import Label
 from agent.changeover import Changeover, Pace
 from agent.clock import Clock, Correction, Moment, SystemClock
+from agent.commands import OpenManyDoors
 from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
@@ -205,7 +206,13 @@ class App:
         signer = Signer(Ed25519PrivateKey.from_private_bytes(self.keystore.load("device").reveal()))
         codes = Codes(self.roster.rows, audience, lambda: self.liaison.trusted, lambda: self.journal.records)
         office = KeyedOffice(lambda: self.roster.rows.keys, signer, audience, config.seal_key)
-        return LockerDesk(LockerWorkflow(rules), codes, office, locked_down=self._locked_down)
+        return LockerDesk(
+            LockerWorkflow(rules),
+            codes,
+            office,
+            device=self.config.file.device.id,
+            locked_down=self._locked_down,
+        )
 
     def _kiosk(self) -> "Kiosk | None":
         """The page for the locker's own screen; what it takes to serve one is loaded only then."""
@@ -491,6 +498,14 @@ class App:
     def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
         """Have a door opened at the fleet's word, where a workflow minds it."""
         return self.decider.lease(unit, door, told)
+
+    def lease_many(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int) -> str:
+        """Have many doors opened at the fleet's word, once somebody in charge is there."""
+        return self.decider.lease_many(wanted, told, until_ns)
+
+    def keeps(self, command: str) -> bool:
+        """Whether a command from before the start is still being seen to."""
+        return self.decider.desk.keeps(command)
 
     def dropped(self, order: Order) -> None:
         """Whoever waits for the outcome of an order gets one."""

@@ -12,14 +12,15 @@ the fleet has told is not fresh, every entry says so.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from agent import supervision
+from agent import supervision, taking_back
 from agent.asserting import answered, ask
 from agent.clock import Moment, rfc3339
-from agent.duty import Custody, Handover
+from agent.correction import Lately
+from agent.duty import HELD_LIMIT, Custody, Handover
 from agent.freshness import Freshness
 from agent.policy import Policy
+from agent.reply import accept, done, refuse, refuse_control
 from agent.session import (
     Proven,
     Session,
@@ -56,8 +57,6 @@ from drivers.readings import Tone
 
 TO = ("driver", "recipient", "locker")
 EXCEPTIONS = ("damaged", "refused", "absent", "wrong_address", "held")
-HELD_LIMIT = 5000
-"""Parcels one device keeps track of; more than any van carries."""
 
 _PLACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 """A locker's or door's name on a control code; what is longer or otherwise would fill every entry."""
@@ -78,6 +77,7 @@ class Rules(Times):
 
 
 _Parcels = Mapping[str, Parcel]
+_NOTHING: Mapping[str, Lately] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,20 @@ class Workflow:
     rules: Rules
 
     def decide(
-        self, state: Custody, event: Event, parcels: _Parcels, standing: Standing = ALONE
+        self,
+        state: Custody,
+        event: Event,
+        parcels: _Parcels,
+        standing: Standing = ALONE,
+        lately: Mapping[str, Lately] = _NOTHING,
     ) -> Decision[Custody]:
-        """What to remember and to do. `parcels` holds those in custody here."""
+        """What to remember and to do. `parcels` are in custody here, `lately` has what may be taken back."""
         state, expired = self._expire(state, event.at, standing)
-        decision = self._respond(state, event, parcels, standing)
+        if isinstance(event, LabelRead) and state.session and state.correcting:
+            state = self._at_work(state, state.session, event.at)
+            decision = taking_back.correct(state, event, parcels.get(event.label), lately.get(event.label))
+        else:
+            decision = self._respond(state, event, parcels, standing)
         entries = expired + decision.entries
         if standing.freshness not in (None, Freshness.FRESH):
             flag = {"freshness": standing.freshness}
@@ -128,10 +137,16 @@ class Workflow:
 
     def wake_at(self, state: Custody) -> int | None:
         """When the next thing expires, on the monotonic clock of the session's boot; None if nothing will."""
-        return wake_at(state, self.rules)
+        due_ns = wake_at(state, self.rules)
+        if state.correcting is None:
+            return due_ns
+        lapses_ns = state.correcting.due_ns(self.rules.login)
+        return lapses_ns if due_ns is None else min(due_ns, lapses_ns)
 
     def _expire(self, state: Custody, at: Moment, standing: Standing) -> tuple[Custody, tuple[Draft, ...]]:
         state, entries = lapse(state, at, self.rules, standing)
+        state, lapsed = taking_back.lapse(state, at, self.rules.login)
+        entries += lapsed
         if state.session is None:
             return state, entries
         policy = self.rules.session.at(standing.freshness)
@@ -151,18 +166,18 @@ class Workflow:
         self, state: Custody, event: LabelRead, parcels: _Parcels, standing: Standing
     ) -> Decision[Custody]:
         if event.full:
-            return _refuse(state, event, "journal_full")
+            return refuse(state, event, "journal_full")
         if event.repeated_after is not None and event.repeated_after < self.rules.window:
-            return _refuse(state, event, "duplicate", after_s=round(event.repeated_after, 3))
+            return refuse(state, event, "duplicate", after_s=round(event.repeated_after, 3))
         if not self.rules.attended:
-            return _accept(state, event, "custody.seen", {})
+            return accept(state, event, "custody.seen", {})
         if state.session is None:
-            return _refuse(state, event, "no_session")
+            return refuse(state, event, "no_session")
         driver = state.session.driver
         state = self._at_work(state, state.session, event.at)
         if state.exception:
             noted = {"by": driver, "exception": state.exception}
-            return _accept(replace(state, exception=None), event, "custody.exception_noted", noted)
+            return accept(replace(state, exception=None), event, "custody.exception_noted", noted)
         if state.handover:
             return self._offer(state, state.handover, event, parcels.get(event.label))
         return self._take(state, driver, event, parcels.get(event.label), standing)
@@ -172,26 +187,26 @@ class Workflow:
     ) -> Decision[Custody]:
         if parcel is not None:
             reason = "already_held" if parcel.holder == driver else "held_by_other"
-            return _refuse(state, event, reason, holder=parcel.holder)
+            return refuse(state, event, reason, holder=parcel.holder)
         if state.held >= HELD_LIMIT:
-            return _refuse(state, event, "too_many", limit=HELD_LIMIT)
+            return refuse(state, event, "too_many", limit=HELD_LIMIT)
         if standing.freshness is Freshness.STALE and not standing.expects(event.label):
-            return _refuse(state, event, "not_in_manifest")
+            return refuse(state, event, "not_in_manifest")
         taken = Parcel(holder=driver, since=rfc3339(event.at.utc_ns))
         state = replace(state, held=state.held + 1)
-        return _accept(state, event, "custody.accepted", {"by": driver}, {event.label: taken})
+        return accept(state, event, "custody.accepted", {"by": driver}, {event.label: taken})
 
     def _offer(
         self, state: Custody, handover: Handover, event: LabelRead, parcel: Parcel | None
     ) -> Decision[Custody]:
         if parcel is None:
-            return _refuse(state, event, "not_held")
+            return refuse(state, event, "not_held")
         if parcel.holder != handover.driver:
-            return _refuse(state, event, "held_by_other", holder=parcel.holder)
+            return refuse(state, event, "held_by_other", holder=parcel.holder)
         if parcel.offered:
-            return _refuse(state, event, "already_offered")
+            return refuse(state, event, "already_offered")
         data = {"by": handover.driver, "to": handover.to}
-        return _accept(state, event, "custody.offered", data, {event.label: replace(parcel, offered=True)})
+        return accept(state, event, "custody.offered", data, {event.label: replace(parcel, offered=True)})
 
     # -- people -----------------------------------------------------------------------------------
 
@@ -248,37 +263,41 @@ class Workflow:
     def _control(self, state: Custody, event: ControlScanned, parcels: _Parcels) -> Decision[Custody]:
         session, handover = state.session, state.handover
         if session is None:
-            return _refuse_control(state, event, "no_session")
+            return refuse_control(state, event, "no_session")
         driver = session.driver
         state = self._at_work(state, session, event.at)
         match event.words:
             case ("handover", to) if to in TO and handover is None:
                 data = {"unit": event.unit, "to": to}
                 state = replace(state, handover=Handover(driver=driver, to=to))
-                return _done(state, event, Draft("custody.handover_opened", driver, data))
+                return done(state, event, Draft("custody.handover_opened", driver, data))
             case ("done",) if handover and handover.to == "recipient":
                 proof = {"kind": "recipient", "evidence": "statement", "by": driver}
                 return hand_over(state, handover, event, parcels, proof)
             case ("locker", locker, door) if handover and handover.to == "locker":
                 if not (_PLACE.fullmatch(locker) and _PLACE.fullmatch(door)):
-                    return _refuse_control(state, event, "malformed")
+                    return refuse_control(state, event, "malformed")
                 proof = {"kind": "locker", "ref": locker, "door": door}
                 return hand_over(state, handover, event, parcels, proof)
+            case ("correct", *reason) if not state.exception:
+                return taking_back.begin(state, event, driver, *reason)
+            case ("cancel",) if state.correcting:
+                return taking_back.cancel(state, event, driver)
             case ("cancel",) if handover or state.exception or state.unlocking:
                 return _cancel(state, event, driver, parcels)
             case ("exception", reason) if reason in EXCEPTIONS:
                 data = {"unit": event.unit, "exception": reason}
                 opened = Draft("custody.exception_opened", driver, data, Lane.STATE)
-                return _done(replace(state, exception=reason), event, opened)
+                return done(replace(state, exception=reason), event, opened)
             case ("unlock",):
                 if session.role != supervision.SUPERVISOR:
-                    return _refuse_control(state, event, "not_supervisor")
+                    return refuse_control(state, event, "not_supervisor")
                 return supervision.begin(state, session, event.unit, event.at)
             case ("end",):
                 state, closed = _closed(state, session, "ended")
-                return _done(state, event, closed)
+                return done(state, event, closed)
             case _:
-                return _refuse_control(state, event, "not_now")
+                return refuse_control(state, event, "not_now")
 
     def _code(self, state: Custody, event: CodeEntered, parcels: _Parcels) -> Decision[Custody]:
         handover = state.handover
@@ -302,29 +321,6 @@ def _next_for(state: Custody) -> Handover | None:
     return state.receiving(first.subject) if first else state.to_driver
 
 
-def _accept(
-    state: Custody,
-    event: LabelRead,
-    type_: str,
-    data: Mapping[str, Any],
-    records: Mapping[str, Parcel | None] | None = None,
-) -> Decision[Custody]:
-    draft = Draft(type_, event.label, {"unit": event.unit, **data, "scan": event.evidence})
-    return Decision(
-        state=state, entries=(draft,), records=records or {}, orders=(sound(event.unit, Tone.GOOD),)
-    )
-
-
-def _refuse(state: Custody, event: LabelRead, reason: str, **why: Any) -> Decision[Custody]:
-    data = {"unit": event.unit, "reason": reason, **why, "scan": event.evidence}
-    draft = Draft("custody.refused", event.label, data)
-    return Decision(state=state, entries=(draft,), orders=(sound(event.unit, Tone.BAD),))
-
-
-def _done(state: Custody, event: ControlScanned, *entries: Draft) -> Decision[Custody]:
-    return Decision(state=state, entries=entries, orders=(sound(event.unit, Tone.GOOD),))
-
-
 def _cancel(state: Custody, event: ControlScanned, driver: str, parcels: _Parcels) -> Decision[Custody]:
     """Take back whatever is half done."""
     entries: tuple[Draft, ...] = ()
@@ -333,19 +329,13 @@ def _cancel(state: Custody, event: ControlScanned, driver: str, parcels: _Parcel
         entries = (Draft("custody.exception_cancelled", driver, data, Lane.STATE),)
     state, unlocking = supervision.cancel(replace(state, exception=None))
     state, abandoned, records = abandon(state, parcels, "cancelled")
-    return replace(_done(state, event, *entries, *unlocking, *abandoned), records=records)
-
-
-def _refuse_control(state: Custody, event: ControlScanned, reason: str) -> Decision[Custody]:
-    data = {"unit": event.unit, "control": ":".join(event.words)[:64], "reason": reason}
-    draft = Draft("custody.control_refused", event.unit, data, Lane.STATE)
-    return Decision(state=state, entries=(draft,), orders=(sound(event.unit, Tone.BAD),))
+    return replace(done(state, event, *entries, *unlocking, *abandoned), records=records)
 
 
 def _closed(state: Custody, session: Session, reason: str) -> tuple[Custody, Draft]:
     data = {"reason": reason, "held": state.held, "handover_open": state.handover is not None}
     draft = Draft("custody.session_closed", session.driver, data)
-    return replace(state, session=None, exception=None, unlocking=None), draft
+    return replace(state, session=None, exception=None, unlocking=None, correcting=None), draft
 
 
 def _dismiss(state: Custody, event: Dismissed, parcels: _Parcels) -> Decision[Custody]:

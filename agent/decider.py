@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agent.clock import NS, Clock, Moment
+from agent.commands import OpenManyDoors
 from agent.desk import Desk
 from agent.intake import WHO, Intake, Interpreted, Role, role_of
 from agent.journal import Journal
@@ -227,7 +228,8 @@ class Decider:
         standing = roster.authority.standing(event.at)
         decision = self.desk.decide(event, standing)
         entries = self._upkeep.sift(decision.entries)
-        records = {**(counters or {}), **self.desk.changes(decision)}
+        made = list(zip(self._journal.ids(len(entries)), entries, strict=True))
+        records = {**(counters or {}), **self.desk.changes(decision, made, event.at)}
         if decision.pardon is not None:
             records |= roster.pardon(decision.pardon, {**self._journal.records, **records})
         done: asyncio.Future[None] | None = None
@@ -254,6 +256,14 @@ class Decider:
         event, refusal = leased
         self.decide_on(event)
         return refusal
+
+    def lease_many(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int) -> str:
+        """Have many doors opened at the fleet's word: why they will not be, or nothing."""
+        leased = self.desk.lease_many(wanted, told, until_ns, self._clock.now())
+        if isinstance(leased, str):
+            return leased
+        self.decide_on(leased)
+        return ""
 
     # -- time -------------------------------------------------------------------------------------
 

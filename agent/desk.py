@@ -8,17 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from agent import past
 from agent.clock import Moment
+from agent.commands import OpenManyDoors
+from agent.correction import MOST, SHIFT_S, Lately
 from agent.custody import Workflow
 from agent.duty import Custody
 from agent.session import Duty
 from agent.standing import Standing
 from agent.units import Unit
-from agent.workflow import Decision, Event, Parcel
+from agent.workflow import Decision, Draft, Event, Parcel
 from drivers.readings import ActionDone, Reading
 
-PARCEL, CUSTODY = "parcel/", "custody"
+PARCEL, CUSTODY, LATELY = "parcel/", "custody", "lately/"
 """The journal's records of what the courier's workflow knows."""
+
+ENDED = ("custody.corrected", "custody.untracked")
+"""After these nothing about the parcel can be taken back."""
 
 
 class Desk(Protocol):
@@ -53,12 +59,25 @@ class Desk(Protocol):
         """
         ...
 
+    def lease_many(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int, at: Moment) -> Any:
+        """The event that a command to open many doors makes; in words why it opens none, if it does not.
+
+        None of them is begun after `until_ns`, by the monotonic clock.
+        """
+        ...
+
+    def keeps(self, command: str) -> bool:
+        """Whether this command from before the start is still being seen to."""
+        ...
+
     def decide(self, event: Any, standing: Standing) -> Decision[Any]:
         """What to remember and to do. Changes nothing here."""
         ...
 
-    def changes(self, decision: Decision[Any]) -> dict[str, Any]:
-        """The journal's records that a decision changes."""
+    def changes(
+        self, decision: Decision[Any], made: Sequence[tuple[str, Draft]], at: Moment
+    ) -> dict[str, Any]:
+        """The journal's records that a decision changes; `made` are its entries, with their ids to be."""
         ...
 
     def become(self, decision: Decision[Any]) -> None:
@@ -84,6 +103,8 @@ class CourierDesk:
     def __init__(self, workflow: Workflow) -> None:
         self.state = Custody()
         self.parcels: dict[str, Parcel] = {}
+        self.lately: dict[str, Lately] = {}
+        """The last entry about each parcel that can still be taken back, oldest first."""
         self._workflow = workflow
         self._records: Mapping[str, Any] = {}
 
@@ -102,6 +123,12 @@ class CourierDesk:
             for key, value in records.items()
             if key.startswith(PARCEL)
         }
+        lately = {
+            key.removeprefix(LATELY): Lately.load(value)
+            for key, value in records.items()
+            if key.startswith(LATELY)
+        }
+        self.lately = dict(sorted(lately.items(), key=lambda each: each[1].sequence))
         self.state = Custody.load(records.get(CUSTODY), held=len(self.parcels))
 
     def notice(self, unit: Unit, reading: Reading, at: Moment) -> None:
@@ -113,10 +140,18 @@ class CourierDesk:
     def lease(self, unit: str, door: int, told: Mapping[str, Any], at: Moment) -> None:
         return None
 
-    def decide(self, event: Event, standing: Standing) -> Decision[Custody]:
-        return self._workflow.decide(self.state, event, self.parcels, standing)
+    def lease_many(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int, at: Moment) -> str:
+        return "no_locker"
 
-    def changes(self, decision: Decision[Custody]) -> dict[str, Any]:
+    def keeps(self, command: str) -> bool:
+        return False
+
+    def decide(self, event: Event, standing: Standing) -> Decision[Custody]:
+        return self._workflow.decide(self.state, event, self.parcels, standing, self.lately)
+
+    def changes(
+        self, decision: Decision[Custody], made: Sequence[tuple[str, Draft]], at: Moment
+    ) -> dict[str, Any]:
         records: dict[str, Any] = {
             PARCEL + label: None if parcel is None else asdict(parcel)
             for label, parcel in decision.records.items()
@@ -124,6 +159,26 @@ class CourierDesk:
         state = decision.state.dump()
         if state != self._records.get(CUSTODY):
             records[CUSTODY] = state
+        return records | self._remember(made, at)
+
+    def _remember(self, made: Sequence[tuple[str, Draft]], at: Moment) -> dict[str, Any]:
+        """What can be taken back from now on, and what no longer: known before the state is the new one."""
+        records: dict[str, Any] = {}
+        for id_, draft in made:
+            label = draft.subject
+            latest = Lately.of(id_, draft, self.parcels.get(label), at)
+            if latest is not None:
+                self.lately.pop(label, None)
+                self.lately[label] = latest
+                records[LATELY + label] = latest.dump()
+            elif draft.type in ENDED and self.lately.pop(label, None) is not None:
+                records[LATELY + label] = None
+        while self.lately:
+            label, oldest = next(iter(self.lately.items()))
+            if len(self.lately) <= MOST and past.ago_s(oldest.at, at) < SHIFT_S:
+                break
+            del self.lately[label]
+            records[LATELY + label] = None
         return records
 
     def become(self, decision: Decision[Custody]) -> None:

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from agent.correction import Correcting
 from agent.session import Duty, Login, Session, Unlocking
+
+HELD_LIMIT = 5000
+"""Parcels one device keeps track of; more than any van carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,8 @@ class Custody(Duty):
     handover: Handover | None = None
     exception: str | None = None
     """The next scan notes this exception."""
+    correcting: Correcting | None = None
+    """The next scan takes back the last entry about that parcel."""
     held: int = 0
     """Parcels in custody here."""
 
@@ -48,6 +54,7 @@ class Custody(Duty):
             "handover": handover and {"driver": handover.driver, "to": handover.to},
             "exception": self.exception,
             "unlocking": self.unlocking and self.unlocking.dump(),
+            "correcting": self.correcting and self.correcting.dump(),
         }
 
     @classmethod
@@ -62,5 +69,6 @@ class Custody(Duty):
             handover=handover and Handover(**handover),
             exception=record["exception"],
             unlocking=Unlocking(**record["unlocking"]) if record.get("unlocking") else None,
+            correcting=Correcting(**record["correcting"]) if record.get("correcting") else None,
             held=held,
         )

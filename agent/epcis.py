@@ -53,6 +53,9 @@ RULES: Mapping[str, Mapping[str, Any] | None] = {
     "custody.handover_abandoned": None,
     "custody.exception_opened": None,
     "custody.exception_cancelled": None,
+    "custody.correction_opened": None,
+    "custody.correction_lapsed": None,
+    "custody.correction_cancelled": None,
     "custody.control_refused": None,
     "custody.code_refused": None,
 }
@@ -176,8 +179,8 @@ def declared_wrong(
     declaration: Json = {"declarationTime": declared or correction["time"]}
     if reason := _reason(data.get("reason", "")):
         declaration["reason"] = reason
-    if "by" in data:
-        declaration["correctiveEventIDs"] = [event_id(correction["source"], data["by"])]
+    if "instead" in data:
+        declaration["correctiveEventIDs"] = [event_id(correction["source"], data["instead"])]
     return {**repeated, "errorDeclaration": declaration}
 
 

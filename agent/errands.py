@@ -19,6 +19,7 @@ from agent.commands import (
     ConfirmConfig,
     Locate,
     LogLevel,
+    OpenManyDoors,
     OpenOneDoor,
     Outcome,
     Resend,
@@ -51,6 +52,21 @@ class Premises(Protocol):
 
     def open_door(self, unit: str, door: int, told: Mapping[str, Any]) -> str:
         """Have a door opened; the reason why it will not be, or nothing."""
+        ...
+
+    def open_doors(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int) -> str:
+        """Have many doors opened once somebody in charge is there; the reason why not, or nothing.
+
+        Whoever does it settles the command.
+        """
+        ...
+
+    def keeps(self, command: str) -> bool:
+        """Whether somebody goes on with this command from before the start, and will settle it."""
+        ...
+
+    def heed(self) -> None:
+        """Have what is going on looked at anew: what may be opened has changed."""
         ...
 
     def dismiss_all(self, reason: str) -> None:
@@ -104,6 +120,8 @@ class Errands:
     def restore(self) -> None:
         """What was begun by the last run is reported: nobody knows whether it was done."""
         for told in unsettled(self._journal.records):
+            if self._premises.keeps(told["command"]):
+                continue
             log.warning("outcome unknown", command=told["command"], name=told["name"])
             self._tell(told, Outcome.UNKNOWN, {"detail": "stopped in between"})
 
@@ -144,9 +162,15 @@ class Errands:
                 waiting.append(admitted)
                 if len(waiting) == 1:
                     self._open_next(unit)
+            case OpenManyDoors():
+                failed = self._premises.open_doors(admitted.args, admitted.told, admitted.until_ns)
+                if failed:
+                    self._tell(admitted.told, Outcome.FAILED, {"detail": failed})
             case _:
                 done = self._do(admitted)
                 self._tell(admitted.told, done.outcome, done.data, done.records)
+                if admitted.command.rank == "E":
+                    self._premises.heed()
 
     def _open_next(self, unit: str) -> None:
         """Order the first door that waits, if it may still be opened."""

@@ -130,6 +130,10 @@ class Journal:
             lambda connection: self._write(connection, rows, changes), then=lambda: self._durable(rows)
         )
 
+    def ids(self, count: int) -> list[str]:
+        """Of the entries that are appended next."""
+        return [f"{self.epoch}-{self._next + number}" for number in range(count)]
+
     def ride(self, records: Mapping[str, Any]) -> None:
         """Records that go with the next append, or with `save`: losing one costs work, never truth."""
         self._riding.update(_changes(records))

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from agent.admission import Audience
 from agent.bundle import Bundles
 from agent.clock import Clock, Correction, Moment, SystemClock
+from agent.commands import OpenManyDoors
 from agent.documents import Document
 from agent.envelope import CAPS, Kind, Reason, Refused
 from agent.errands import Errands
@@ -49,6 +50,14 @@ class House(Protocol):
 
     def lease(self, unit: str, door: int, told: Mapping[str, Any]) -> str | None:
         """Have a door opened: why it will not be, or nothing; None where no workflow minds it."""
+        ...
+
+    def lease_many(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int) -> str:
+        """Have many doors opened once somebody in charge is there: why they will not be, or nothing."""
+        ...
+
+    def keeps(self, command: str) -> bool:
+        """Whether a command from before the start is still being seen to."""
         ...
 
     def heed(self) -> None:
@@ -171,6 +180,15 @@ class Liaison:
         """Where a workflow minds the door it decides; elsewhere the unit is told at once."""
         refusal = self._house.lease(unit, door, told)
         return self.perform(unit, OpenDoor(door=door)) if refusal is None else refusal
+
+    def open_doors(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int) -> str:
+        return self._house.lease_many(wanted, told, until_ns)
+
+    def keeps(self, command: str) -> bool:
+        return self._house.keeps(command)
+
+    def heed(self) -> None:
+        self._house.heed()
 
     def dismiss_all(self, reason: str) -> None:
         self._house.dismiss(Dismissed(at=self._house.stamp()[0], reason=reason))

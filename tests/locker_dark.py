@@ -21,7 +21,6 @@ from typing import Any, Self
 from agent.app import App
 from agent.clock import NS, Moment, Trust
 from agent.config import Config
-from agent.locker.turn import COMPARTMENT
 from agent.units import Unit
 from agent.workflow import Order, Woken
 from drivers.readings import (
@@ -40,6 +39,7 @@ from drivers.readings import (
     Tone,
 )
 from simulators.doors import Door
+from tests.locker_judge import Asked, Happening, Lost, Pulsed, Released, Shown
 
 READ = 500
 """Entries read at once."""
@@ -71,33 +71,23 @@ class PlayedClock:
         self.boot, self.mono_ns = f"boot-{int(self.boot[5:]) + 1}", 15 * NS
 
 
-@dataclass(frozen=True)
-class Pulse:
-    """One pulse that a solenoid had."""
-
-    after: int
-    """Entries in the journal when it was given."""
-    name: str
-    grant: str | None
-
-
 @dataclass
 class Wall:
-    """Doors, what is behind them, and what the pulses and hands have done."""
+    """Doors, what is behind them, and a diary of what pulses and hands have done."""
 
     names: list[str]
     doors: dict[str, Door] = field(default_factory=dict)
     content: dict[str, str] = field(default_factory=dict)
-    pulses: list[Pulse] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-    """Grants whose door the house has seen standing open."""
-    wrongs: list[str] = field(default_factory=list)
-    """What must never happen, and did."""
+    diary: list[Happening] = field(default_factory=list)
     sensors: frozenset[str] = frozenset()
     """Compartments that tell whether they hold something."""
 
     def __post_init__(self) -> None:
         self.doors = {name: Door() for name in self.names}
+
+    @property
+    def pulses(self) -> list[Pulsed]:
+        return [each for each in self.diary if isinstance(each, Pulsed)]
 
     @property
     def open(self) -> list[str]:
@@ -177,8 +167,18 @@ class House:
     def cut(self) -> None:
         """The power fails now: the disk is as it is."""
         if not self._dark:
+            self._note(Lost)
             self._dark = True
+            self._keep_what_is_there()
+
+    def _keep_what_is_there(self) -> None:
+        """The disk of one moment: taken anew if the journal was written meanwhile."""
+        while True:
+            before = _stamps(self.config.state)
             shutil.copytree(self.config.state, self.remains)
+            if _stamps(self.config.state) == before:
+                return
+            shutil.rmtree(self.remains)
 
     async def settle(self) -> None:
         """Everything that was begun has come to rest, and is on the disk."""
@@ -213,6 +213,22 @@ class House:
             self.entries += [json.loads(each.line) for each in some]
             last = some[-1].sequence
 
+    # -- the diary --------------------------------------------------------------------------------
+
+    def asked(self, purpose: str, name: str | None = None, grant: str | None = None) -> None:
+        """A person is about to ask for a door: for any of those that hold nothing, without a name."""
+        self._note(Asked, name=name, purpose=purpose, grant=grant)
+
+    def released(self, name: str) -> None:
+        """A person has looked, and is about to say so."""
+        self._note(Released, name=name)
+
+    def _note(self, kind: type[Happening], **what: Any) -> None:
+        if self._dark:
+            return
+        now, durable = self.clock.now(), self.app.journal.last
+        self.wall.diary.append(kind(boot=now.boot, utc_ns=now.utc_ns, durable=durable, **what))
+
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [entry for entry in self.entries if entry["type"] == f"postern.{kind}"]
 
@@ -220,6 +236,12 @@ class House:
 
     async def scan(self, unit: str, text: str) -> None:
         await self._say(unit, Scanned(data=text.encode()))
+        await self.settle()
+
+    async def at_once(self, *scans: tuple[str, str]) -> None:
+        """Several people, none of whom waits for another's answer."""
+        for unit, text in scans:
+            await self._say(unit, Scanned(data=text.encode()))
         await self.settle()
 
     async def _say(self, unit: str, reading: Reading) -> None:
@@ -234,6 +256,7 @@ class House:
 
     async def lose_board(self) -> None:
         lost = DeviceLost(reason="gone", detail="unplugged")
+        self._note(Lost)
         self.app.units["bus"].lost = lost
         await self._say("bus", lost)
         await self.settle()
@@ -252,6 +275,7 @@ class House:
             if first or hooked != door.hooked:
                 state = DoorState.CLOSED if door.hooked else DoorState.OPEN
                 news.append(DoorChanged(door=number, state=state, source=DoorSource.HOOK, first=first))
+                self._note(Shown, name=name, open=not door.hooked, first=first)
             self._told[name] = (door.hooked, door.occupied)
         return news
 
@@ -276,13 +300,15 @@ class House:
 
     def _pulse(self, action: OpenDoor) -> None:
         name = self.wall.names[action.door - 1]
-        job = (self.app.journal.records.get(COMPARTMENT + name) or {}).get("job")
-        grant = job and job["grant"]
-        if job is None or job["opening"]["phase"] != "ordered":
-            self.wall.wrongs.append(f"{name} was pulsed, and all that is remembered is {job}")
-        if grant in self.wall.used:
-            self.wall.wrongs.append(f"{name} was opened again for {grant}")
-        self.wall.pulses.append(Pulse(self.app.journal.last, name, grant))
-        self.wall.doors[name].pulse()
+        door = self.wall.doors[name]
+        sprang = door.shut and not door.stuck
+        self._note(Pulsed, name=name, sprang=sprang, holds=self.wall.content.get(name))
+        door.pulse()
         self._due.append(ActionDone(action=action, ok=True))
         self._due += self._news(first=False)
+
+
+def _stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """What a write to a folder's files changes."""
+    stats = [(path.name, path.lstat()) for path in sorted(folder.iterdir())]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -1,5 +1,6 @@
 """Which commands are carried out, how often, and for how long. Everything else is refused for a reason."""
 
+import json
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from agent.commands import (
 from agent.documents import Role
 from agent.envelope import Kind, Reason, Refused
 from agent.jws import Signer
+from agent.receipts import ROLLED_BACK
 from agent.signed_time import Asked
 from tests.authority import NOON, SELF, Authority, fresh
 from tests.moments import moment
@@ -34,12 +36,15 @@ ARGS: dict[str, dict[str, Any]] = {
     "confirm_config": {"version": 7, "sha256": "0" * 64},
     "open_door": {"unit": "doors", "door": 7},
     "resend": {"first": 900, "last": 1000, "epoch": "e1"},
+    "open_doors": {"unit": "doors", "doors": [1, 2, 5]},
 }
 
 
 @pytest.fixture
 def fleet() -> Authority:
-    return Authority()
+    made = Authority()
+    made.signers["command"] = [fresh(), fresh(), fresh()]
+    return made
 
 
 class Device:
@@ -83,7 +88,8 @@ class Device:
         }
         claims = {key: changes.pop(key) for key in ("iat", "aud", "exp_in", "jti") if key in changes}
         role = "emergency" if rank == "E" else "command"
-        by: list[Signer] = changes.pop("by", self.fleet.signers[role])
+        signers = self.fleet.signers[role][: RANKS[rank].signatures]
+        by: list[Signer] = changes.pop("by", signers)
         given = {"exp_in": 60, **claims}
         return self.fleet.made(Kind.COMMAND, {**body, **changes}, seq, by, **given)
 
@@ -157,21 +163,46 @@ def test_the_key_of_the_lock_opens_nothing_and_the_key_of_doors_does_not_lock(de
     assert device.refuses(device.command("emergency_lock", by=signers["command"])) == Reason.UNKNOWN_KEY
 
 
-def test_what_is_irreversible_takes_two_signatures_and_somebody_at_the_device(fleet: Authority) -> None:
-    fleet.signers["command"].append(fresh())
-    device = Device(fleet)
-    one, two = fleet.signers["command"][:1], fleet.signers["command"]
-    asked: dict[str, Any] = {"class": "D", "exp_in": 600}
-    assert device.refuses(device.command("open_all", by=one, **asked)) == Reason.BELOW_THRESHOLD
-    assert device.refuses(device.command("open_all", by=two, **asked)) == Reason.NOT_PERMITTED
+def test_what_is_many_takes_two_signatures_of_two_keys(device: Device) -> None:
+    one, two, three = device.fleet.signers["command"]
+    stranger, emergency = fresh(), device.fleet.signers["emergency"][0]
+    for signers in ([one], [one, stranger], [one, emergency]):
+        assert device.refuses(device.command("open_doors", by=signers)) == Reason.BELOW_THRESHOLD
+    whole = json.loads(device.command("open_doors", by=[one, two]))
+    whole["signatures"] = whole["signatures"][:1] * 2
+    assert device.refuses(json.dumps(whole).encode()) == Reason.MALFORMED
+    for seq, signers in enumerate(([one, two], [three, one], [three, two]), 1):
+        assert isinstance(device.told(device.command("open_doors", by=signers, seq=seq)), Admitted)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"doors": []},
+        {"doors": [0]},
+        {"doors": "some"},
+        {"doors": [1, 1]},
+        {"doors": list(range(1, 514))},
+        {"unit": "doors"},
+        {"doors": "all", "unit": "Doors!"},
+    ],
+)
+def test_which_doors_is_said_in_one_way(device: Device, args: dict[str, Any]) -> None:
+    assert device.refuses(device.command("open_doors", args=args)) == Reason.SCHEMA
+
+
+@pytest.mark.parametrize("record", ["emergency", "journal"])
+def test_many_doors_are_not_opened_where_one_is_not(device: Device, record: str) -> None:
+    told = {"origin": "acme/locker-17/e", "size": 9, "cosigned": 99, "root": "..."}
+    device.records |= emergency.locked(NOW, "c0") if record == "emergency" else {ROLLED_BACK: told}
+    assert device.refuses(device.command("open_doors")) == Reason.NOT_PERMITTED
 
 
 def test_a_root_can_ask_for_more_signatures_but_never_for_fewer(fleet: Authority) -> None:
-    fleet.signers["command"].append(fresh())
     fleet.thresholds["command"] = 2
     device = Device(fleet)
     assert device.refuses(device.command(by=fleet.signers["command"][:1])) == Reason.BELOW_THRESHOLD
-    assert isinstance(device.told(device.command()), Admitted)
+    assert isinstance(device.told(device.command(by=fleet.signers["command"][:2])), Admitted)
 
 
 def test_the_bounds_of_the_classes_are_those_that_were_decided() -> None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.custody import EXCEPTIONS, HELD_LIMIT, Rules
-from agent.duty import Custody
+from agent.custody import EXCEPTIONS, Rules
+from agent.duty import HELD_LIMIT, Custody
 from agent.policy import Policy
 from agent.workflow import Lane, Parcel
 from drivers.readings import Tone

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import custody, epcis
+from agent import custody, epcis, table, taking_back
 from agent.clock import rfc3339
 
 SCHEMA = Path(__file__).parents[2] / "shared" / "schemas" / "epcis-2.0.json"
@@ -334,8 +334,9 @@ def test_an_event_id_follows_from_source_and_id_alone() -> None:
 
 def custody_types() -> list[str]:
     """Every entry type that the courier's workflow can write, from its source."""
-    tree = ast.parse(Path(custody.__file__).read_text())
-    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    rooms = (custody, table, taking_back)
+    trees = [ast.parse(Path(str(room.__file__)).read_text()) for room in rooms]
+    strings = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     return sorted(s for s in strings if isinstance(s, str) and re.fullmatch(r"custody\.[a-z_]+", s))
 
 
@@ -375,7 +376,7 @@ def test_events_keep_the_order_of_their_entries() -> None:
 def test_a_correction_repeats_the_event_and_declares_it_wrong(valid: Valid) -> None:
     wrong = entry("custody.accepted", sequence=1, by="d-17")
     right = entry("custody.accepted", "s10:RB123456785GB", 2, by="d-17")
-    correction = corrected(wrong["id"], reason="incorrect_data", by=right["id"])
+    correction = corrected(wrong["id"], reason="incorrect_data", instead=right["id"])
     first, second, repeated = told([wrong, right, correction])
     assert repeated == {
         **first,

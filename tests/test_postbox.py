@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent.bundle import Bundles
 from agent.clock import BUILT_UTC_NS, NS, Correction, Moment, SystemClock, Trust
-from agent.commands import unsettled
+from agent.commands import OpenManyDoors, unsettled
 from agent.documents import Document
 from agent.envelope import Kind
 from agent.errands import Errands
@@ -71,6 +71,16 @@ class Premises:
     def perform(self, unit: str, action: OpenDoor | Signal) -> str:
         self.asked.append((unit, action))
         return "" if unit in self.units else "unknown_unit"
+
+    def open_doors(self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int) -> str:
+        self.asked.append((wanted, until_ns))
+        return "no_locker"
+
+    def keeps(self, command: str) -> bool:
+        return False
+
+    def heed(self) -> None:
+        self.asked.append("heed")
 
     def open_door(self, unit: str, door: int, told: Mapping[str, Any]) -> str:
         return self.perform(unit, OpenDoor(door=door))

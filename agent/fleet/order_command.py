@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 BIRTH_S = 10.0
 """Longest that the broker may take to bring what a device last said of itself."""
+OUTCOME_S = 30.0
+ROUND_S = 60.0
+"""From the last moment at which a person may come to what has come of it."""
 EXIT_NOT_DONE = 4
 
 
@@ -26,12 +29,21 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "command", help="have one device do something once, and wait for the outcome"
     )
     command.add_argument("name")
-    command.add_argument("--device", required=True)
+    command.add_argument("device", nargs="?", metavar="DEVICE")
+    command.add_argument("--device", dest="named", help="the same, in another place")
+    doors = command.add_mutually_exclusive_group()
+    doors.add_argument("--doors", type=_numbers, metavar="N,N", help="of open_doors: by number")
+    doors.add_argument("--all", action="store_true", help="of open_doors: all that there are")
+    command.add_argument("--unit", help="of open_doors: the lock boards, where there are several")
     command.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE", help="JSON or text")
     command.add_argument("--operator", required=True, help="who orders it")
     command.add_argument("--reason", required=True)
     command.add_argument("--good-for", type=online.seconds, help="seconds; the most that its class allows")
-    command.add_argument("--wait", type=online.seconds, default=30.0, help="seconds for the outcome (30)")
+    command.add_argument(
+        "--wait",
+        type=online.seconds,
+        help="seconds for the outcome (30; as long as it lives where it waits for a person)",
+    )
     online.add_options(command, _order)
 
 
@@ -50,13 +62,16 @@ async def _order(given: argparse.Namespace) -> int:
         raise Mistake(f"expected one of {', '.join(COMMANDS)}, got {given.name!r}")
     rank, shape = COMMANDS[given.name]
     longest = RANKS[rank].longest_s
-    args = dict(_argument(text) for text in given.arg)
+    device = _device(given)
+    args = dict(_argument(text) for text in given.arg) | _doors(given)
     try:
         shape.model_validate(args)
     except ValidationError as error:
         raise Mistake(f"--arg: {told(error)}") from error
+    good_for = int(min(given.good_for or longest, longest))
+    patience = given.wait or (good_for + ROUND_S if RANKS[rank].present else OUTCOME_S)
     async with online.connected(given) as connection:
-        state = await _born(given, connection)
+        state = await _born(given, device, connection)
         order = Order(
             rank=rank,
             name=given.name,
@@ -68,38 +83,61 @@ async def _order(given: argparse.Namespace) -> int:
         )
         with keyring.locked():
             raw = Desk(keyring, int(time.time())).command(
-                given.device,
+                device,
                 order,
-                lasts=int(min(given.good_for or longest, longest)),
+                lasts=good_for,
                 signatures=RANKS[rank].signatures,
             )
         jti = Envelope.parse(Kind.COMMAND, raw).claims(Kind.COMMAND).jti
-        outcome = await command(connection, given.device, raw, jti, within=given.wait)
+        if RANKS[rank].present:
+            print(f"postern fleet: {jti} waits {good_for} s for a technician at {device}", file=sys.stderr)
+        outcome = await command(connection, device, raw, jti, within=patience)
     if outcome is None:
-        print(f"postern fleet: no outcome of {jti} in {given.wait:g} s; it may still come", file=sys.stderr)
+        print(f"postern fleet: no outcome of {jti} in {patience:g} s; it may still come", file=sys.stderr)
         return online.EXIT_FAILED
-    online.tell(
-        given, {"device": given.device, "command": jti, "type": outcome["type"], "data": outcome["data"]}
-    )
+    online.tell(given, {"device": device, "command": jti, "type": outcome["type"], "data": outcome["data"]})
     return 0 if OUTCOMES[outcome["type"]] is Outcome.SUCCEEDED else EXIT_NOT_DONE
 
 
-async def _born(given: argparse.Namespace, connection: "Connection") -> Mapping[str, Any]:
+async def _born(given: argparse.Namespace, device: str, connection: "Connection") -> Mapping[str, Any]:
     """The birth message of the device, where it is online: at this node or, as it is retained, at another."""
     from agent.fleet.publish import birth
     from agent.mqtt import ConnectionLost
 
-    state = await birth(connection, given.device, within=BIRTH_S)
+    state = await birth(connection, device, within=BIRTH_S)
     if not state.get("online") and len(given.host) > 1:
 
         async def ask(node: "Connection") -> Mapping[str, Any]:
-            return await birth(node, given.device, within=BIRTH_S)
+            return await birth(node, device, within=BIRTH_S)
 
         found = await online.at_each(given, ask)
         state = next((each for each in found if each.get("online")), {})
     if not state.get("online"):
-        raise ConnectionLost(f"{given.device} is not online: a command is for now, or for nobody")
+        raise ConnectionLost(f"{device} is not online: a command is for now, or for nobody")
     return state
+
+
+def _device(given: argparse.Namespace) -> str:
+    from agent.cli import Mistake
+
+    names = {each for each in (given.device, given.named) if each}
+    if len(names) != 1:
+        raise Mistake(f"expected one device, got {', '.join(sorted(names)) or 'none'}")
+    return str(names.pop())
+
+
+def _doors(given: argparse.Namespace) -> dict[str, Any]:
+    """What is said about doors outside of `--arg`."""
+    doors = "all" if given.all else given.doors
+    said = {"doors": doors, "unit": given.unit}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 1,2,5, got {text!r}") from None
 
 
 def _argument(text: str) -> tuple[str, Any]:

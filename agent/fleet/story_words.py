@@ -37,7 +37,7 @@ _WORDS: Mapping[str, str] = {
     "custody.exception_noted": "{exception}, noted by {by}",
     "custody.refused": "scan refused: {reason}",
     "custody.untracked": "no longer kept track of: {reason}",
-    "custody.corrected": "an entry before was wrong: {reason}",
+    "custody.corrected": "taken back by {by}: entry {corrects} is wrong, {reason}",
     "locker.parcel_scanned": "scanned at the locker",
     "locker.deposit_cancelled": "deposit cancelled by {by}",
     "locker.opening_intended": "opening of {subject} for {purpose} ordered by {by}",
@@ -106,12 +106,15 @@ def custody_after(entry: Entry, parcel: str) -> str | None:
             return "collected"
         case "custody.untracked":
             return "no longer kept track of"
+        case "custody.corrected" if "holder" in entry["data"]:
+            held = isinstance(entry["data"]["holder"], str)
+            return f"in the custody of {entry['data']['holder']}" if held else "in nobody's custody there"
     return None
 
 
 def _facts(entry: Entry) -> _Facts:
     data = entry["data"]
-    names = ("by", "from", "reason", "exception", "compartment", "purpose", "why")
+    names = ("by", "from", "reason", "exception", "compartment", "purpose", "why", "corrects")
     facts = _Facts({name: str(data[name]) for name in names if isinstance(data.get(name), str)})
     if "by" not in facts and isinstance(data.get("grant"), str):
         facts["by"] = "a grant"

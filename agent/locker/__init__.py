@@ -6,6 +6,8 @@ doors         what one door's sensors say, and how far an opening has come
 openings      from the intent to open a door to what became of it
 pickups       which code opens which door, and what a wrong one costs
 service       the fleet, a technician, the command line
+many          many doors, one after the other, while a technician is there
+rounds        which those are, and what has come of each
 inspection    what would be wrong if somebody came now
 trials        which way round each door's bit is meant
 grants        what a code is worth; the guard against guessing
@@ -19,5 +21,5 @@ caretaker     what the command line asks and has done
 looking       lock boards, asked for their bits at this moment
 config        the table of the config file
 
-The first twelve are pure.
+The first fourteen are pure.
 """

@@ -50,6 +50,8 @@ class For(StrEnum):
     """The fleet said so."""
     SERVICE = "service"
     """A technician at the locker."""
+    MANY = "many"
+    """One of many doors: the fleet said so, and a technician is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

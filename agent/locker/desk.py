@@ -4,17 +4,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.clock import NS, Moment
+from agent.commands import OpenManyDoors
 from agent.desk import people_at_work
 from agent.intake import Role, role_of
 from agent.locker.codes import Codes
 from agent.locker.compartments import Wall
-from agent.locker.events import BoardLost, DoorSeen, GrantShown, LeaseGiven, LockerEvent, PulseEnded
+from agent.locker.events import (
+    BoardLost,
+    DoorSeen,
+    GrantShown,
+    LeaseGiven,
+    LockerEvent,
+    PulseEnded,
+    RoundOrdered,
+)
+from agent.locker.grants import Refusal
+from agent.locker.rounds import ordered
 from agent.locker.service import why_not
 from agent.locker.turn import Known, Locker, Office
 from agent.locker.workflow import LockerWorkflow
 from agent.standing import Standing
 from agent.units import Unit
-from agent.workflow import Decision, Event
+from agent.workflow import Decision, Draft, Event
 from drivers.readings import (
     ActionDone,
     BoardChanged,
@@ -38,12 +49,13 @@ class LockerDesk:
         codes: Codes,
         office: Office,
         *,
+        device: str,
         locked_down: Callable[[Moment], bool],
     ) -> None:
         """`locked_down` says whether all openings are disabled at a moment."""
         self.state = Locker()
         self._workflow, self._codes, self._office = workflow, codes, office
-        self._locked_down = locked_down
+        self._device, self._locked_down = device, locked_down
         self._records: Mapping[str, Any] = {}
         self._out_since: dict[str, int] = {}
         """Since when each compartment is out of service, seconds since 1970 UTC."""
@@ -110,6 +122,33 @@ class LockerDesk:
         refusal = why_not(self.state, self.wall, compartment.name, locked_down=self._locked_down(at))
         return event, refusal or ""
 
+    def lease_many(
+        self, wanted: OpenManyDoors, told: Mapping[str, Any], until_ns: int, at: Moment
+    ) -> RoundOrdered | str:
+        """One round at a time, of doors that all are compartments' of one unit."""
+        units = {each.unit for each in self.wall.compartments.values()}
+        named = units if wanted.unit is None else {wanted.unit} & units
+        if wanted.unit is not None and not named:
+            return f"expected one of {', '.join(sorted(units))}, got {wanted.unit}"
+        if wanted.doors == "all":
+            names = [each for unit in sorted(named) for each in self.wall.behind(unit)]
+        elif len(named) > 1:
+            return f"expected one of {', '.join(sorted(units))} with numbers of doors, got none"
+        else:
+            (unit,) = named
+            found = {door: self.wall.of(unit, door) for door in wanted.doors}
+            if missing := [door for door, compartment in found.items() if compartment is None]:
+                return f"expected doors of compartments, got {missing[0]}"
+            names = [each.name for each in found.values() if each is not None]
+        if self.state.round is not None:
+            return Refusal.BUSY
+        if self._locked_down(at):
+            return Refusal.LOCKED_DOWN
+        return RoundOrdered(at=at, round=ordered(told, self._device, tuple(names), until_ns, at))
+
+    def keeps(self, command: str) -> bool:
+        return self.state.round is not None and self.state.round.told["command"] == command
+
     def _shown(self, shown: GrantShown | None) -> Sequence[LockerEvent] | None:
         return None if shown is None else (shown,)
 
@@ -154,7 +193,9 @@ class LockerDesk:
         )
         return self._workflow.decide(self.state, event, known)
 
-    def changes(self, decision: Decision[Locker]) -> dict[str, Any]:
+    def changes(
+        self, decision: Decision[Locker], made: Sequence[tuple[str, Draft]], at: Moment
+    ) -> dict[str, Any]:
         return dict(decision.notes)
 
     def become(self, decision: Decision[Locker]) -> None:

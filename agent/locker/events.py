@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from agent.clock import Moment
 from agent.locker.grants import Grant, Refusal, Way
+from agent.locker.rounds import Round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,14 @@ class LeaseGiven:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundOrdered:
+    """The fleet has many doors opened. Both signatures and the operator have been checked and remembered."""
+
+    at: Moment
+    round: Round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAsked:
     """Somebody at the device's own command line sees to a compartment."""
 
@@ -76,4 +85,4 @@ class ServiceAsked:
     reason: str
 
 
-LockerEvent = DoorSeen | BoardLost | PulseEnded | GrantShown | LeaseGiven | ServiceAsked
+LockerEvent = DoorSeen | BoardLost | PulseEnded | GrantShown | LeaseGiven | RoundOrdered | ServiceAsked

@@ -11,7 +11,6 @@ from typing import Any
 from agent.clock import NS
 from agent.locker.compartments import For, Job, Status
 from agent.locker.doors import Door, End, Opening, Phase, Progress, due_ns, look, resume
-from agent.locker.governor import Governor
 from agent.locker.grants import Use
 from agent.locker.turn import GRANT, PULSES, Locker, Loose, Rules, Turn
 from agent.workflow import Order
@@ -20,7 +19,7 @@ from drivers.readings import OpenDoor, Tone
 BOUNCE_S = 1.5
 """A door that was slammed may spring open again; for so long that is no alarm."""
 
-STAYS = (For.PICKUP, For.RETRIEVE, For.LEASE, For.SERVICE)
+STAYS = (For.PICKUP, For.RETRIEVE, For.LEASE, For.SERVICE, For.MANY)
 """Openings of a compartment that may hold something already."""
 
 
@@ -59,9 +58,7 @@ def pulse_what_may(turn: Turn) -> None:
 
 def _order(turn: Turn, name: str, job: Job) -> None:
     compartment, at = turn.compartment(name), turn.at
-    governor = (turn.state.governor or Governor.started(at)).pulsed(
-        compartment.supply, name, compartment.pulse, at, turn.rules.bounds
-    )
+    governor = turn.state.governor.pulsed(compartment.supply, name, compartment.pulse, at, turn.rules.bounds)
     turn.become(governor=governor)
     turn.notes[PULSES] = governor.dump(at, turn.rules.bounds)
     ordered = replace(job, opening=job.opening.to(Phase.ORDERED, at))
@@ -80,10 +77,8 @@ def _occupied(state: Locker, name: str, rules: Rules) -> bool:
 
 
 def _pulse_ns(state: Locker, name: str, rules: Rules) -> int:
-    compartment, governor = rules.wall.compartments[name], state.governor
-    if governor is None:
-        return 0
-    return governor.not_before_ns(compartment.supply, name, compartment.pulse, rules.bounds)
+    compartment = rules.wall.compartments[name]
+    return state.governor.not_before_ns(compartment.supply, name, compartment.pulse, rules.bounds)
 
 
 # -- what is seen -----------------------------------------------------------------------------------
@@ -107,8 +102,10 @@ def pulsed(turn: Turn, name: str, *, ok: bool, unknown: bool, reason: str) -> No
 
 
 def _fed(turn: Turn, name: str) -> None:
-    compartment, governor = turn.compartment(name), turn.state.governor or Governor.started(turn.at)
-    governor = governor.fed(compartment.supply, name, compartment.pulse, turn.at, turn.rules.bounds)
+    compartment = turn.compartment(name)
+    governor = turn.state.governor.fed(
+        compartment.supply, name, compartment.pulse, turn.at, turn.rules.bounds
+    )
     turn.become(governor=governor)
     turn.notes[PULSES] = governor.dump(turn.at, turn.rules.bounds)
 
@@ -182,9 +179,9 @@ def _take(turn: Turn, name: str, job: Job, progress: Progress) -> None:
     if progress.alarm:
         turn.say(f"door.{progress.alarm}", name, purpose=job.what, grant=job.grant)
     if progress.opening is not None:
-        _put_job(turn, name, replace(job, opening=progress.opening))
-    elif progress.end is not None:
-        _end(turn, name, job, progress.end)
+        return _put_job(turn, name, replace(job, opening=progress.opening))
+    assert progress.end is not None
+    return _end(turn, name, job, progress.end)
 
 
 def _put_job(turn: Turn, name: str, job: Job) -> None:
@@ -262,6 +259,7 @@ def _end(turn: Turn, name: str, job: Job, end: End) -> None:
     """The opening is over: settle what the compartment holds, and tell who was waiting."""
     status = replace(turn.state.status(name), job=None)
     turn.put(name, status)
+    turn.ends[name] = end
     turn.become(settled_ns={**turn.state.settled_ns, name: turn.at.mono_ns})
     door = turn.state.door(name)
     match end, job.what:

@@ -74,13 +74,10 @@ def see_to(turn: Turn, event: ServiceAsked) -> None:
     status = turn.state.status(name)
     why = why_not_seen_to(turn.state, event.verb, name)
     if why is not None:
-        turn.say("locker.service_refused", name, action=event.verb, reason=event.reason, why=why)
-        return
-    match event.verb:
-        case "quarantine":
-            turn.quarantine(name, event.reason)
-        case "release":
-            turn.put(name, replace(status, quarantine=None, doubt=None))
-            turn.say("locker.compartment_released", name, reason=event.reason, was=status.quarantine)
-            turn.become(loose={key: each for key, each in turn.state.loose.items() if key != name})
-            restore_grants(turn, name, status)
+        return turn.say("locker.service_refused", name, action=event.verb, reason=event.reason, why=why)
+    if event.verb == "quarantine":
+        return turn.quarantine(name, event.reason)
+    turn.put(name, replace(status, quarantine=None, doubt=None))
+    turn.say("locker.compartment_released", name, reason=event.reason, was=status.quarantine)
+    turn.become(loose={key: each for key, each in turn.state.loose.items() if key != name})
+    return restore_grants(turn, name, status)

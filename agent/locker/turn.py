@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from agent.clock import NS, Moment
 from agent.locker.compartments import Compartment, For, Size, Status, Wall
-from agent.locker.doors import Door, Timing
+from agent.locker.doors import Door, End, Timing
 from agent.locker.governor import Bounds, Governor
 from agent.locker.grants import Guard, Use, Wrong
+from agent.locker.rounds import Round
 from agent.policy import Policy
 from agent.session import Duty, Times
 from agent.standing import ALONE, Standing
@@ -19,7 +20,7 @@ from agent.workflow import Decision, Draft, Order, Pardon, sound
 from drivers.readings import Tone
 
 COMPARTMENT, GRANT, WRONG, MINTED = "compartment/", "grant/", "wrong/", "minted/"
-CODES, DESK, PULSES = "codes", "locker", "pulses"
+CODES, DESK, PULSES, ROUND = "codes", "locker", "pulses", "round"
 """The journal's records of a locker. `minted/` has rows that were made here, by lookup id."""
 
 
@@ -70,7 +71,7 @@ class Locker(Duty):
     pending: Pending | None = None
     size: Size | None = None
     """What the courier has chosen for the parcels to come."""
-    governor: Governor | None = None
+    governor: Governor = field(default_factory=lambda: Governor(unknown_ns=0))
     doors: Mapping[str, Door] = field(default_factory=dict)
     out: Mapping[str, str] = field(default_factory=dict)
     """Compartment to why it is out of service."""
@@ -78,6 +79,8 @@ class Locker(Duty):
     settled_ns: Mapping[str, int] = field(default_factory=dict)
     """When a door was last shut at the end of an opening."""
     looked: Moment | None = None
+    round: Round | None = None
+    """Doors that the fleet wants open, one after the other."""
 
     def status(self, name: str) -> Status:
         return self.statuses.get(name, Status())
@@ -177,6 +180,8 @@ class Turn:
     orders: list[Order] = field(default_factory=list)
     dropped: list[Order] = field(default_factory=list)
     pardon: Pardon | None = None
+    ends: dict[str, End] = field(default_factory=dict)
+    """Openings that came to their end in this turn."""
 
     def say(self, type_: str, subject: str, **data: Any) -> None:
         """One more entry. Whatever happens at a locker is kept as dearly as custody is."""

@@ -15,7 +15,7 @@ from agent.asserting import answered, ask
 from agent.clock import NS, Moment
 from agent.documents import LABEL_MOST
 from agent.freshness import Freshness
-from agent.locker import openings
+from agent.locker import many, openings
 from agent.locker.compartments import For, Job, Size, Status, choose
 from agent.locker.events import (
     BoardLost,
@@ -24,13 +24,15 @@ from agent.locker.events import (
     LeaseGiven,
     LockerEvent,
     PulseEnded,
+    RoundOrdered,
     ServiceAsked,
 )
 from agent.locker.governor import Governor
 from agent.locker.grants import Guard, Refusal
 from agent.locker.pickups import forget, show_code
+from agent.locker.rounds import Round
 from agent.locker.service import lease, open_for_service, see_to
-from agent.locker.turn import CODES, COMPARTMENT, DESK, PULSES, Known, Locker, Pending, Rules, Turn
+from agent.locker.turn import CODES, COMPARTMENT, DESK, PULSES, ROUND, Known, Locker, Pending, Rules, Turn
 from agent.policy import Policy
 from agent.session import (
     Login,
@@ -89,6 +91,7 @@ class LockerWorkflow:
             governor=Governor.load(records.get(PULSES), at),
             out=dict.fromkeys(known, "not_seen_yet"),
             looked=at,
+            round=Round.load(records[ROUND], at) if records.get(ROUND) else None,
         )
 
     def decide(self, state: Locker, event: Event | LockerEvent, known: Known) -> Decision[Locker]:
@@ -97,6 +100,7 @@ class LockerWorkflow:
         self._pass_time(turn, known.standing)
         self._respond(turn, event, known)
         openings.pulse_what_may(turn)
+        many.go_on(turn)
         _note_desk(turn)
         decision = turn.decision()
         if known.standing.freshness in (None, Freshness.FRESH):
@@ -107,7 +111,7 @@ class LockerWorkflow:
 
     def wake_at(self, state: Locker) -> int | None:
         """When the next thing is due, on the monotonic clock; None if nothing is."""
-        due = openings.wake_ns(state, self.rules)
+        due = openings.wake_ns(state, self.rules) + many.wake_ns(state)
         if (by_ns := wake_at(state, self.rules)) is not None:
             due.append(by_ns)
         looked = state.looked
@@ -133,6 +137,8 @@ class LockerWorkflow:
                 show_code(turn, event, locked_down=known.locked_down)
             case LeaseGiven():
                 lease(turn, event, locked_down=known.locked_down)
+            case RoundOrdered():
+                many.order(turn, event)
             case ServiceAsked():
                 see_to(turn, event)
             case CardShown():
@@ -150,6 +156,7 @@ class LockerWorkflow:
             case Dismissed():
                 _dismissed(turn, event)
             case Woken(started=True):
+                many.interrupted(turn)
                 forget(turn)
                 policy = self.rules.deposit.at(known.standing.freshness)
                 if turn.state.login is not None:
@@ -178,11 +185,20 @@ class LockerWorkflow:
         state = turn.state
         if state.session and state.unlocking:
             return _follow(turn, supervision.unlock(state, state.session, event))
-        policy: Policy = self.rules.deposit.at(standing.freshness)
+        policy = self._policy(state, event, standing)
         answer = show(state, event, Wanted(action="deposit", policy=policy), self.rules)
         if isinstance(answer, Decision):
             return _follow(turn, answer)
         return _open_session(turn, event, answer)
+
+    def _policy(self, state: Locker, event: FactorShown, standing: Standing) -> Policy:
+        """What opens a session. Those in charge may also prove themselves by their own policy."""
+        policy = self.rules.deposit.at(standing.freshness)
+        if many.TECHNICIAN not in (event.verdict.role, state.login and state.login.role):
+            return policy
+        own = self.rules.technician.at(standing.freshness)
+        both = policy.second_person or own.second_person
+        return replace(policy, sets=policy.sets + own.sets, second_person=both)
 
     def _label(self, turn: Turn, event: LabelRead, known: Known) -> None:
         state, label = turn.state, event.label

@@ -70,7 +70,8 @@ FLEET = (
 )
 
 _COMMAND = "command key sequence class name args operator reason"
-_OUTCOME = f"{_COMMAND} detail? status? again?"
+_ROUND = "present? opened? not_opened? unknown? left?"
+_OUTCOME = f"{_COMMAND} detail? status? again? {_ROUND}"
 
 COMMANDS = (
     EntryType("command.accepted", DEVICE, "A command is about to be carried out.", _COMMAND),

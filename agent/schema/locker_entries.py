@@ -26,7 +26,13 @@ LOCKER = (
         "locker.opening_intended",
         COMPARTMENT,
         "The door is about to be opened: remembered before its pulse.",
-        "purpose by grant parcel size:text? way? operator? reason?",
+        "purpose by grant parcel size:text? way? command? operator? reason?",
+    ),
+    EntryType(
+        "locker.round_begun",
+        DRIVER,
+        "A technician is there: doors that the fleet named open one after the other.",
+        "command compartments factors level",
     ),
     EntryType("locker.opening_used", COMPARTMENT, "The door was open and is shut.", "purpose by content"),
     EntryType(

@@ -31,6 +31,21 @@ CUSTODY = (
     EntryType(
         "custody.refusals_counted", DEVICE, "Refusals that were counted, not told one by one.", "reason count"
     ),
+    EntryType(
+        "custody.corrected",
+        PARCEL,
+        "An entry before is wrong; `holder` has the parcel now.",
+        "unit by corrects:text what:text reason holder:maybe_text scan instead:text?",
+    ),
+    EntryType(
+        "custody.correction_opened",
+        DRIVER,
+        "The next parcel scanned is one about which the last entry is wrong.",
+        "unit reason",
+        STATE,
+    ),
+    EntryType("custody.correction_lapsed", DRIVER, "No parcel was scanned to correct.", "reason", STATE),
+    EntryType("custody.correction_cancelled", DRIVER, "Nothing is to be corrected.", "unit", STATE),
     EntryType("custody.untracked", PARCEL, "The parcel is not kept track of any longer.", "reason"),
     EntryType(
         "custody.session_opened",
