@@ -1,8 +1,11 @@
 """What an agent says of itself: the birth message, and `postern status`. Nothing secret, nothing personal."""
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from agent import VERSION
+from agent.diagnostics import Bundle, bundle, machine
+from agent.logs import recent
 from agent.receipts import ROLLED_BACK
 from agent.units import Unit
 
@@ -26,6 +29,7 @@ def birth(app: "App") -> dict[str, Any]:
         "key": app.journal.notary.verifier.text if app.journal.notary else None,
         "units": units,
         "config": app.changeover.brief(),
+        "certificate": app.renewal.status(),
         **app.vault.status(),
         **app.liaison.birth(),
     }
@@ -53,6 +57,18 @@ def status(app: "App") -> dict[str, Any]:
         "position": dict(app.position.stamp(now)),
         "clock": {"trust": now.trust, "error_s": now.error_s},
     }
+
+
+def diagnostics(app: "App", command: str, lines: int) -> Bundle:
+    """What somebody far away needs to see, with so many lines of the log at most."""
+    log = recent()
+    here = machine(app.config.state, config_digest(app))
+    return bundle(app.config.file.device.id, command, status(app), here, log[max(0, len(log) - lines) :])
+
+
+def config_digest(app: "App") -> str:
+    """Tells one config from another."""
+    return sha256(app.config.file.model_dump_json().encode()).hexdigest()
 
 
 def condition(app: "App", unit: Unit) -> str:

@@ -7,7 +7,6 @@ orders done; the uplink sends what is durable.
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,11 +24,14 @@ from agent.config import Config
 from agent.custody import Workflow
 from agent.decider import Decider
 from agent.desk import CourierDesk, Desk
+from agent.diagnostics import TOPIC
+from agent.dispatches import Dispatch
 from agent.documents import Document
 from agent.downlink import Heard
 from agent.exchange import Exchange
 from agent.ferry import Ferry
 from agent.health import Notifier, feed_watchdog
+from agent.herald import JSON
 from agent.intake import Intake, Role
 from agent.inventory import Inventory
 from agent.journal import Journal
@@ -42,10 +44,12 @@ from agent.locker.codes import Codes
 from agent.locker.desk import LockerDesk
 from agent.locker.office import KeyedOffice
 from agent.locker.workflow import LockerWorkflow
+from agent.mqtt import Server
 from agent.performer import Performer
 from agent.position import Position
 from agent.provisioning import Provisioning
 from agent.receipts import ROLLED_BACK
+from agent.renewal import Renewal
 from agent.rescue import Rescue, opened
 from agent.roster import Roster
 from agent.rows import Keys
@@ -170,7 +174,7 @@ class App:
         self.liaison = Liaison(
             config.root,
             config.audience,
-            lambda: self.keystore.load("seal").reveal(),
+            lambda: [each.reveal() for each in self.keystore.seals()],
             roster=self.roster,
             journal=self.journal,
             units=self.units,
@@ -178,6 +182,7 @@ class App:
             provision=self.provisioning.arrived,
             house=self,
         )
+        self.renewal = Renewal(config, self.keystore, self.journal, house=self)
         self.caretaker = Caretaker(self.decider, self.journal, self.units, self)
         label = Label(file.device.tenant, file.device.id)
         self.ferry = Ferry(
@@ -252,6 +257,7 @@ class App:
             post=self.liaison.post,
             config=self.changeover.report,
             heard=self._heard,
+            request=self.renewal.request,
         )
         try:
             async with control.serve(
@@ -320,6 +326,8 @@ class App:
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
                 start(self._supervised("config", self.changeover.run), name="config"),
             ]
+            if self.liaison.trusted is not None:
+                tasks.append(start(self._supervised("renewal", self.renewal.run), name="renewal"))
             tasks.append(start(self._supervised("ferry", self.ferry.run), name="ferry"))
             tasks += [
                 start(self._supervised(f"ferry {name}", exchange.run), name=f"ferry {name}")
@@ -397,7 +405,7 @@ class App:
         self.upkeep.open()
         data = {
             "version": VERSION,
-            "config": hashlib.sha256(file.model_dump_json().encode()).hexdigest(),
+            "config": about.config_digest(self),
             "units": {unit.name: unit.spec.kind for unit in self.units.values()},
             "held": self.decider.desk.held,
             "roster_age_s": self.roster.age_s(self.clock.now()),
@@ -442,6 +450,7 @@ class App:
     def heed(self) -> None:
         """The fleet's word has changed: who is revoked goes off duty, and the birth says what is held."""
         self.decider.heed()
+        self.renewal.look()
         self.announce()
 
     def wish(self, document: Document[Any]) -> None:
@@ -458,6 +467,39 @@ class App:
 
     def status(self) -> dict[str, Any]:
         return about.status(self)
+
+    def diagnose(self, command: str, lines: int) -> Mapping[str, Any]:
+        """Send up how this device is, to whoever commanded it; what is told of it."""
+        made = about.diagnostics(self, command, lines)
+        pairs = (("command", command), ("content-encoding", "gzip"))
+        if self.uplink is not None:
+            dispatch = Dispatch(name=TOPIC, payload=made.payload, content_type=JSON, properties=pairs)
+            self.uplink.dispatch(dispatch)
+        return made.told
+
+    async def rotate_keys(self, keys: Sequence[str] | None, why: str) -> tuple[int, str]:
+        return await self.renewal.rotate(keys, why)
+
+    async def confirm_keys(self, request: int, chain: Sequence[str]) -> str:
+        return await self.renewal.confirm(request, chain)
+
+    def reseal(self) -> None:
+        """The keys that pages may be sealed to are others now."""
+        self.liaison.reseal()
+
+    async def sealed_to(self, secret: bytes) -> bool:
+        """Whether all that is in force came in pages sealed to this key."""
+        return await self.liaison.sealed_to(secret)
+
+    def connect_with(self, server: Server) -> None:
+        """The broker, and how to be let in there, from the next connection on."""
+        if self.uplink is not None:
+            self.uplink.connect_with(server)
+
+    def ask_again(self) -> None:
+        """Have the broker bring once more what it has retained."""
+        if self.uplink is not None:
+            self.uplink.ask_again()
 
     def online(self) -> str | None:
         """Why the broker is not there; None while it is."""

@@ -11,6 +11,7 @@ that a download that broke off goes on with what is still lacked.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent import page
 from agent.documents import KEY_PAGE, Bundle, Document, Page
+from agent.jws import kid_of
 from agent.page import Content
 from agent.rows import BadPage, Generation, Rows
 from agent.rows import Page as Held
@@ -83,7 +85,8 @@ class Bundles:
         self.dropped: Counter[str] = Counter()
         """Pages that were not taken, by reason."""
         self._rows = rows
-        self._seal = seal
+        self.seals: Sequence[X25519PrivateKey] = (seal,)
+        """Keys that pages may be sealed to."""
         self._address = address
         self._report = report
         self._filling: dict[str, _Filling] = {}
@@ -110,6 +113,12 @@ class Bundles:
         lacked = [digest for filling in self._filling.values() for digest in filling.wanted()]
         return [*lacked, *(digest for digest in self._sought if digest not in lacked)]
 
+    async def sealed_to(self, kid: str) -> bool:
+        """Whether every page of what is in force was opened by this key, and none is still to come."""
+        if self._filling:
+            return False
+        return bool(await self._do("", None, partial(self._sealed_to, kid)))
+
     def seek(self, values: Iterable[bytes]) -> None:
         """The pages that brought these templates are wanted once more; each is named by the first half of
         its row's `v`. What was sought before still is, while the bundle has that page."""
@@ -135,6 +144,16 @@ class Bundles:
         elif (filling := await self._do(kind, None, partial(self._lay_out, document))) is not None:
             self._filling[kind] = filling
             await self._complete_if_whole(filling)
+
+    async def reload(self, document: Document[Bundle]) -> int:
+        """Everything of the newest list is wanted once more, and stays in force until it is here. How many
+        pages that are. A file that is damaged is replaced first."""
+        kind = document.body.kind
+        await self._do(kind, None, self._rows.mend)
+        await self._do(kind, None, partial(self._distrust, kind))
+        self._filling.pop(kind, None)
+        await self.accepted(document)
+        return len(document.body.pages)
 
     async def forgotten(self, kind: str) -> None:
         """A list is no longer believed, or there never was one: what it brought opens nothing any more.
@@ -200,19 +219,32 @@ class Bundles:
         """The generation that the page is part of, and the templates in it. Raises BadPage."""
         kind, generation = filling.kind, filling.generation
         if generation is None:
-            brought = page.read_key(self._opened(kind, lacked.ver, raw))
-            held = Held(lacked.ver, bytes.fromhex(digest), 0)
+            plain, seal = self._opened(kind, lacked.ver, raw)
+            brought = page.read_key(plain)
+            held = Held(lacked.ver, bytes.fromhex(digest), 0, seal)
             return self._rows.begin(kind, filling.document.body.buckets, held, brought.key), ()
-        content = self._read(kind, lacked.ver, raw)
-        held = Held(lacked.ver, bytes.fromhex(digest), len(content))
+        plain, seal = self._opened(kind, lacked.ver, raw)
+        content = page.read_rows(kind, plain)
+        held = Held(lacked.ver, bytes.fromhex(digest), len(content), seal)
         self._rows.replace_bucket(generation, lacked.bucket, held, content.rows, content.templates)
         return generation, content.templates
 
     def _read(self, kind: str, ver: int, raw: bytes) -> Content:
-        return page.read_rows(kind, self._opened(kind, ver, raw))
+        return page.read_rows(kind, self._opened(kind, ver, raw)[0])
 
-    def _opened(self, kind: str, ver: int, raw: bytes) -> bytes:
-        return page.unseal(raw, self._seal, page.info(kind, self._address, ver))
+    def _opened(self, kind: str, ver: int, raw: bytes) -> tuple[bytes, str]:
+        """What is in a page, and the `kid` of the key that opened it. Raises BadPage."""
+        *others, last = self.seals
+        purpose = page.info(kind, self._address, ver)
+        for each in others:
+            with contextlib.suppress(BadPage):
+                return page.unseal(raw, each, purpose), seal_kid(each)
+        return page.unseal(raw, last, purpose), seal_kid(last)
+
+    def _sealed_to(self, kid: str) -> bool:
+        held = [self._rows.current(kind) for kind in page.BUNDLES]
+        pages = [each for found in held if found for each in self._rows.pages(found).values()]
+        return bool(pages) and all(each.seal == kid for each in pages)
 
     def _count(self, generation: Generation) -> int:
         return sum(held.rows for held in self._rows.pages(generation).values())
@@ -224,6 +256,10 @@ class Bundles:
 
     def _settle(self, document: Document[Bundle], generation: Generation) -> bool:
         self._rows.settle(generation, document.ver)
+        return True
+
+    def _distrust(self, kind: str) -> bool:
+        self._rows.distrust(kind)
         return True
 
     def _drop(self, kind: str) -> bool:
@@ -307,6 +343,10 @@ class Bundles:
     @property
     def _device(self) -> str:
         return self._address.rpartition("/")[2]
+
+
+def seal_kid(key: X25519PrivateKey) -> str:
+    return kid_of(key.public_key().public_bytes_raw())
 
 
 def _mistake(body: Bundle) -> str | None:

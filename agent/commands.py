@@ -10,7 +10,7 @@ no more.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
@@ -18,7 +18,7 @@ from agent import emergency
 from agent.admission import Audience, check_time
 from agent.budget import Budget, spent
 from agent.clock import NS, Moment
-from agent.documents import Body, Command, Digest, Document, Role, Root, Text, Version
+from agent.documents import Body, BundleKind, Command, Digest, Document, Role, Root, Text, Version
 from agent.envelope import Reason, Refused, told
 from agent.receipts import ROLLED_BACK
 from agent.signed_time import Asked
@@ -28,9 +28,13 @@ WINDOW = 64
 SEQUENCE = "trust/seq/"
 """Of the records: one for each key that has commanded."""
 
+LINES = 200
+"""Of the log that diagnostics bring: as many as are kept."""
 RESEND_MOST = 16_384
 """Entries that one command may have sent again."""
 
+Rotated = Literal["certificate", "seal"]
+"""Keys that a device can make anew by itself: towards the broker, and what pages are sealed to."""
 Sequence = Annotated[int, Field(ge=1, le=2**63 - 1)]
 UnitName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
@@ -73,6 +77,20 @@ class Locate(Body):
     unit: UnitName
 
 
+class Diagnostics(Body):
+    """Say how the device is, in one message beside the entries."""
+
+    lines: Annotated[int, Field(ge=0, le=LINES)] = LINES
+    """Of the log, the latest; fewer where they would not fit."""
+
+
+class ReloadBundle(Body):
+    """Fetch everything of a bundle anew."""
+
+    kind: BundleKind | None = None
+    """All bundles where none is named."""
+
+
 class UnlockSubject(Body):
     subject: Text
 
@@ -105,6 +123,23 @@ class Resend(Body):
         return self.first + RESEND_MOST - 1 if self.last is None else self.last
 
 
+class RotateKeys(Body):
+    """Make new keys, and ask the fleet to take them."""
+
+    keys: Annotated[list[Rotated], Field(min_length=1, max_length=2)] | None = None
+    """All that this device can make anew, where none are named."""
+
+
+class ConfirmKeys(Body):
+    """The fleet has taken the keys that were asked for."""
+
+    UNTOLD: ClassVar = frozenset({"chain"})
+    request: Version
+    """Its number."""
+    chain: Annotated[list[Annotated[str, StringConstraints(max_length=4096)]], Field(max_length=2)]
+    """Where a certificate was asked for: that, and the one of the authority that gives it, in PEM."""
+
+
 class OpenOneDoor(Body):
     unit: UnitName
     door: Annotated[int, Field(ge=1, le=9999)]
@@ -135,8 +170,12 @@ COMMANDS: Mapping[str, tuple[str, type[Body]]] = {
     "log_level": ("A", LogLevel),
     "session_end": ("A", Nothing),
     "resend": ("A", Resend),
+    "diagnostics": ("A", Diagnostics),
+    "reload_bundle": ("B", ReloadBundle),
     "unlock_subject": ("B", UnlockSubject),
     "confirm_config": ("B", ConfirmConfig),
+    "rotate_keys": ("B", RotateKeys),
+    "confirm_keys": ("B", ConfirmKeys),
     "open_door": ("C", OpenOneDoor),
     "open_doors": ("D", OpenManyDoors),
     "emergency_lock": ("E", Nothing),
@@ -175,7 +214,7 @@ class Admitted:
             "sequence": str(self.seq),
             "class": self.command.rank,
             "name": self.command.name,
-            "args": self.args.model_dump(),
+            "args": self.args.model_dump(exclude=getattr(self.args, "UNTOLD", None)),
             "operator": self.command.operator,
             "reason": self.command.reason,
         }

@@ -335,12 +335,12 @@ class Config:
         """What people prove themselves for at this device."""
         return ("session", "handover") if self.file.locker is None else ("deposit", "retrieve", "technician")
 
-    def server(self) -> Server:
+    def server(self, pair: Path | None = None) -> Server:
         """Reads the password and the certificates. Raises BadConfig when they cannot be used."""
         broker = self.file.broker
         mistakes: list[Mistake] = []
         password = _password(broker.password_file, mistakes) if broker.password_file else None
-        tls = None if broker.plain else _tls(self.tls(), mistakes)
+        tls = None if broker.plain else _tls(self.tls(pair), mistakes)
         if mistakes:
             raise BadConfig(self.origin, mistakes)
         return Server(
@@ -354,12 +354,12 @@ class Config:
             others=tuple(node(text, broker.port) for text in broker.others),
         )
 
-    def tls(self) -> Tls:
-        """What the config says; where it says nothing, what enrolment put in place."""
+    def tls(self, pair: Path | None = None) -> Tls:
+        """What the config says; where it says nothing, what enrolment put in place, or `pair` instead."""
         if self.file.broker.tls != Tls():
             return self.file.broker.tls
         there = tls_files(self.state)
-        names = {"ca": there.ca, "certificate": there.certificate, "key": there.key}
+        names = {"ca": there.ca, "certificate": pair or there.certificate, "key": pair or there.key}
         return Tls(**{name: str(path) for name, path in names.items() if path is not None})
 
 

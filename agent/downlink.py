@@ -80,6 +80,8 @@ class Downlink:
         """Pages that are subscribed to."""
         self._more = asyncio.Event()
         """Pages are lacked that were not a moment ago."""
+        self._again = False
+        """What is retained is wanted once more."""
         self._one = asyncio.Lock()
         self._refused: set[Reason] = set()
         """Reasons why receipts were refused on this connection."""
@@ -99,6 +101,11 @@ class Downlink:
         """Something is lacked now that no message has told of."""
         self._more.set()
 
+    def ask_again(self) -> None:
+        """What the broker has retained is wanted once more: whoever subscribes anew is brought it."""
+        self._again = True
+        self._more.set()
+
     async def hear(self, connection: Connection) -> None:
         """Until the connection is lost: what has arrived is applied, then acknowledged in its order."""
         asking = asyncio.create_task(self._ask_when_told(connection), name="downlink: pages")
@@ -113,6 +120,9 @@ class Downlink:
             while True:
                 await self._more.wait()
                 self._more.clear()
+                if self._again and self._post is not None:
+                    self._again = False
+                    await self._ask_for(connection, self._post.topics)
                 await self._ask_for_pages(connection)
 
     async def _hear(self, connection: Connection) -> None:

@@ -95,8 +95,9 @@ def _seal(given: argparse.Namespace, config: "Config") -> int:
     from agent.cli import Mistake
     from agent.credentials import has_tpm, seal
     from agent.keystore import FOLDER, needs_tpm
-    from agent.tls_files import KEY, TLS
+    from agent.tls_files import KEY, TLS, fold, lay_out
 
+    lay_out(config.state)
     files = {name: config.state / FOLDER / name for name in NAMES}
     files[TLS] = config.state / TLS / KEY
     there = {name: path for name, path in files.items() if path.exists()}
@@ -106,6 +107,7 @@ def _seal(given: argparse.Namespace, config: "Config") -> int:
     for name, path in there.items():
         blob = seal(path, name, given.sealed, given.seal)
         print(f"{blob}: opens with {'this TPM alone' if needs_tpm(blob) else 'a key on this disk'}")
+    fold(config.state)
     print("The files are overwritten and gone, though flash may keep old copies. Restart the agent.")
     return 0
 

@@ -6,7 +6,7 @@ what the broker wants to see. Everything lies in the state folder, where the con
 
     keys/...                      device, seal, pepper, epoch
     tls/client.key                for the broker (EC P-256), unless systemd hands over `postern.tls`
-    tls/client.pem, tls/ca.pem    from the welcome
+    tls/client.pem, tls/ca.pem    from the welcome; `agent.tls_files` tells what a renewal makes of them
     root.jws                      from the welcome: what all trust follows from
 """
 
@@ -14,24 +14,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from agent import keyfile
 from agent.admission import Audience
+from agent.certificate import BadCertificate, certificates, check_owner, csr, key_of, make_key
 from agent.envelope import Kind, Refused, issue, told
 from agent.fingerprint import groups, of_device, of_root
 from agent.jws import Signer, encoded
 from agent.keystore import NAMES, Keystore, check_not_sealed
-from agent.tls_files import CA, CERTIFICATE, TLS, tls_key
+from agent.tls_files import CA, CERTIFICATE, TLS, discard_pair, tls_key
 from agent.trust import Trusted
 
 ROOT = "root.jws"
@@ -87,7 +84,7 @@ def request(state: Path, keystore: Keystore, audience: Audience, *, now: int, cl
         "tenant": audience.tenant,
         "sign_key": encoded(signer.public),
         "seal_key": encoded(seal_key),
-        "csr": _csr(_tls_key(state), audience.device),
+        "csr": csr(_tls_key(state), audience.device),
         "claim": claim,
         "levels": keystore.levels(),
     }
@@ -123,8 +120,9 @@ def accept(state: Path, welcome: Welcome, audience: Audience, compared: str) -> 
     if welcome.certificate is not None:
         _check_certificate(welcome.certificate, _tls_key(state), audience.device)
         keyfile.write(state / TLS / CERTIFICATE, welcome.certificate)
+        discard_pair(state)
     if welcome.ca is not None:
-        _certificates(welcome.ca, "ca")
+        _check_ca(welcome.ca)
         keyfile.write(state / TLS / CA, welcome.ca)
     keyfile.write(state / ROOT, welcome.root)
 
@@ -134,38 +132,23 @@ def _tls_key(state: Path) -> ec.EllipticCurvePrivateKey:
     try:
         if not path.exists():
             check_not_sealed(TLS)
-            fresh = ec.generate_private_key(ec.SECP256R1())
-            keyfile.write(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
+            keyfile.write(path, make_key())
+        return key_of(path.read_bytes(), str(path))
     except OSError as error:
         raise keyfile.BadKeyFile(f"{path}: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        raise keyfile.BadKeyFile(f"{path}: expected a private key in PEM, got something else") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise keyfile.BadKeyFile(f"{path}: expected an elliptic curve key, got {type(key).__name__}")
-    return key
-
-
-def _csr(key: ec.EllipticCurvePrivateKey, device: str) -> str:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return csr.public_bytes(Encoding.PEM).decode()
+    except BadCertificate as bad:
+        raise keyfile.BadKeyFile(str(bad)) from bad
 
 
 def _check_certificate(pem: bytes, key: ec.EllipticCurvePrivateKey, device: str) -> None:
-    certificate = _certificates(pem, "certificate")[0]
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if certificate.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
-        raise EnrolmentError("certificate: expected one for this device's TLS key, got one for another")
-    names: list[Any] = [
-        each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    ]
-    if names != [device]:
-        raise EnrolmentError(f"certificate: expected the name {device}, got {', '.join(map(str, names))}")
-
-
-def _certificates(pem: bytes, where: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        raise EnrolmentError(f"{where}: expected certificates in PEM, got something else") from error
+        check_owner(certificates(pem, "certificate")[0], key, device)
+    except BadCertificate as bad:
+        raise EnrolmentError(str(bad)) from bad
+
+
+def _check_ca(pem: bytes) -> None:
+    try:
+        certificates(pem, "ca")
+    except BadCertificate as bad:
+        raise EnrolmentError(str(bad)) from bad

@@ -35,6 +35,8 @@ class Kind(StrEnum):
     COMMAND = "command"
     TIME = "time"
     ENROLMENT = "enrolment"
+    RENEWAL = "renewal"
+    """New keys of a device that is known, signed by the key that it is known by."""
     GRANT = "grant"
     """A pickup code: short enough for a QR code that a telephone shows."""
     DEPOSIT = "deposit"
@@ -54,6 +56,7 @@ CAPS = {
     Kind.COMMAND: 8 * KIB,
     Kind.TIME: 8 * KIB,
     Kind.ENROLMENT: 16 * KIB,
+    Kind.RENEWAL: 16 * KIB,
     Kind.GRANT: 512,
     Kind.DEPOSIT: 2 * KIB,
 }

@@ -5,7 +5,7 @@ begun when the power failed is reported as such at the next start, and not begun
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,12 +17,16 @@ from agent.commands import (
     Admitted,
     Again,
     ConfirmConfig,
+    ConfirmKeys,
+    Diagnostics,
     Locate,
     LogLevel,
     OpenManyDoors,
     OpenOneDoor,
     Outcome,
+    ReloadBundle,
     Resend,
+    RotateKeys,
     UnlockSubject,
     admit,
     settled,
@@ -79,6 +83,22 @@ class Premises(Protocol):
 
     def resend(self, epoch: str | None, first: int, last: int) -> str:
         """Send entries again; the reason why not, or nothing."""
+        ...
+
+    def diagnose(self, command: str, lines: int) -> Mapping[str, Any]:
+        """Send word of how the device is, with so many lines of the log; what the outcome says of it."""
+        ...
+
+    async def reload(self, kind: str | None) -> Mapping[str, int]:
+        """Have a bundle, or all of them, fetched anew; of how many pages each is."""
+        ...
+
+    async def rotate_keys(self, keys: Sequence[str] | None, why: str) -> tuple[int, str]:
+        """Make new keys and ask for them; the number of the request, and why there is none."""
+        ...
+
+    async def confirm_keys(self, request: int, chain: Sequence[str]) -> str:
+        """The fleet has taken them; the reason why that counts for nothing, or nothing."""
         ...
 
     def reinstate(self, subject: str) -> Mapping[str, Any]:
@@ -142,7 +162,7 @@ class Errands:
         log.info("command", name=admitted.command.name, command=admitted.id)
         accepted = Draft("command.accepted", self._device, admitted.told)
         await self._journal.append([accepted], now, position, admitted.records)
-        self._carry_out(admitted)
+        await self._carry_out(admitted)
 
     def done(self, unit: str, reading: ActionDone) -> None:
         """A unit has told what became of an action, maybe one of ours."""
@@ -155,7 +175,7 @@ class Errands:
 
     # -- doing ------------------------------------------------------------------------------------
 
-    def _carry_out(self, admitted: Admitted) -> None:
+    async def _carry_out(self, admitted: Admitted) -> None:
         match admitted.args:
             case OpenOneDoor(unit=unit):
                 waiting = self._doors.setdefault(unit, deque())
@@ -167,7 +187,7 @@ class Errands:
                 if failed:
                     self._tell(admitted.told, Outcome.FAILED, {"detail": failed})
             case _:
-                done = self._do(admitted)
+                done = await self._do(admitted)
                 self._tell(admitted.told, done.outcome, done.data, done.records)
                 if admitted.command.rank == "E":
                     self._premises.heed()
@@ -184,7 +204,7 @@ class Errands:
                 return
             self._tell(waiting.popleft().told, Outcome.FAILED, {"detail": failed})
 
-    def _do(self, admitted: Admitted) -> Done:
+    async def _do(self, admitted: Admitted) -> Done:
         now, _ = self._stamp()
         match admitted.args, admitted.command.name:
             case Locate(unit=unit), _:
@@ -193,6 +213,18 @@ class Errands:
             case LogLevel(level=level), _:
                 set_level(level)
                 return Done(Outcome.SUCCEEDED, {}, {})
+            case Diagnostics(lines=lines), _:
+                return Done(Outcome.SUCCEEDED, self._premises.diagnose(admitted.id, lines), {})
+            case ReloadBundle(kind=kind), _:
+                return Done(Outcome.SUCCEEDED, {"counts": await self._premises.reload(kind)}, {})
+            case RotateKeys(keys=keys), _:
+                number, failed = await self._premises.rotate_keys(keys, "command")
+                if failed:
+                    return Done(Outcome.FAILED, {"detail": failed}, {})
+                return Done(Outcome.SUCCEEDED, {"request": number}, {})
+            case ConfirmKeys(request=number, chain=chain), _:
+                failed = await self._premises.confirm_keys(number, chain)
+                return Done(Outcome.FAILED if failed else Outcome.SUCCEEDED, {"detail": failed}, {})
             case UnlockSubject(subject=subject), _:
                 return Done(Outcome.SUCCEEDED, {}, self._premises.reinstate(subject))
             case ConfirmConfig(version=version, sha256=digest), _:

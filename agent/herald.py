@@ -1,4 +1,5 @@
-"""What a device says of itself beside its entries: birth message and newest checkpoint, both retained.
+"""What a device says of itself beside its entries, all of it retained: birth message, newest checkpoint, what
+became of a config, and which keys it asks for.
 
 They go before anything that waits: whoever asks the fleet how a device is need not wait for its backlog.
 """
@@ -13,7 +14,7 @@ from agent.entry import compact
 from agent.journal import Journal
 from agent.mqtt import REFUSED, Connection, Will, publish_overhead
 
-JSON, NOTE = "application/json", "text/plain; charset=utf-8"
+JSON, JOSE, NOTE = "application/json", "application/jose", "text/plain; charset=utf-8"
 
 log = structlog.get_logger("uplink")
 
@@ -28,17 +29,19 @@ class Herald:
         birth: Callable[[], Mapping[str, Any]],
         acknowledged: Callable[[float], None],
         config: Callable[[], Mapping[str, Any] | None],
+        request: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         """`acknowledged` is told after how many seconds the broker has answered. `config` is what became of
-        the config that the fleet sent, if it sent one."""
+        the config that the fleet sent, if it sent one; `request` what is asked for of keys: empty to clear
+        what was, None where nothing ever was."""
         self._journal = journal
         self._topic = topic
         self._birth = birth
         self._acknowledged = acknowledged
-        self._config = config
+        self._config, self._request = config, request
         self._announce = True
-        self._reported: bytes | None = None
-        """What the broker has of the config."""
+        self._told: dict[str, bytes] = {}
+        """What the broker has of either, by topic."""
         self._shown: bytes | None = None
         """The checkpoint that the broker has."""
 
@@ -48,7 +51,9 @@ class Herald:
 
     def begin(self) -> None:
         """A new connection knows nothing yet."""
-        self._announce, self._shown, self._reported = True, None, None
+        self._announce = True
+        self._shown = None
+        self._told.clear()
 
     def announce(self) -> None:
         """The birth message has changed."""
@@ -66,16 +71,20 @@ class Herald:
             self._publish(connection, "checkpoint", note, NOTE)
 
     def _report(self, connection: Connection) -> None:
-        """What became of a config, where that is new to the broker."""
+        """What became of a config, and which keys are asked for."""
         config = self._config()
-        payload = None if config is None else compact(config)
-        if payload is None or payload == self._reported:
+        self._tell(connection, "config", None if config is None else compact(config), JSON)
+        self._tell(connection, "renewal", self._request(), JOSE)
+
+    def _tell(self, connection: Connection, what: str, payload: bytes | None, kind: str) -> None:
+        """Where that is new to the broker."""
+        if payload is None or payload == self._told.get(what):
             return
         if not connection.room:
             self._announce = True
             return
-        self._reported = payload
-        self._publish(connection, "config", payload, JSON)
+        self._told[what] = payload
+        self._publish(connection, what, payload, kind)
 
     def _fitting(self, connection: Connection) -> bytes:
         """The birth message, or as much of it as one packet holds."""

@@ -23,6 +23,9 @@ from agent.secret import Secret
 NAMES = ("device", "seal", "pepper", "epoch")
 OPENING = ("seal", "pepper", "epoch")
 """Keys that open pages and rows: without them everything that is known about people is noise."""
+NEXT_SEAL = "seal-next"
+"""What takes the place of `seal` once every page is sealed to it."""
+GONE = "seal.gone"
 
 FOLDER = "keys"
 MARKER = "wiped"
@@ -88,7 +91,7 @@ class Keystore:
 
     def find(self, name: str) -> Secret | None:
         """A key that is there, or None. Raises BadKeyFile for one that cannot be used."""
-        if name in OPENING and self.wiped:
+        if name in (*OPENING, NEXT_SEAL) and self.wiped:
             # A credential outlives the wipe of which the marker tells: it is not to be used any more.
             return None
         handed, file = self._read(self._credential(name)), self._read(self._folder / name)
@@ -109,6 +112,31 @@ class Keystore:
         """Of every key that is there, for people to see."""
         return {name: level for name in NAMES if (level := self.level(name)) is not None}
 
+    # -- another seal key -------------------------------------------------------------------------
+
+    def seals(self) -> list[Secret]:
+        """What pages may be sealed to: the key in force, and the next one where there is one."""
+        following = self.find(NEXT_SEAL)
+        return [self.load("seal"), *([following] if following else [])]
+
+    def prepare_seal(self) -> None:
+        """A next seal key, in place of one that came to nothing. Raises BadKeyFile."""
+        self._make(NEXT_SEAL)
+
+    def change_seal(self) -> bool:
+        """The next seal key is the one in force from now on, and the one before is gone; whether there was
+        one to take its place. Not where systemd hands over the one in force: that is not ours to replace.
+        """
+        seal, following, gone = (self._folder / name for name in ("seal", NEXT_SEAL, GONE))
+        changes = following.exists() and not self._credential_there("seal")
+        if changes:
+            gone.unlink(missing_ok=True)
+            gone.hardlink_to(seal)
+            following.replace(seal)
+            sync_folder(self._folder)
+        overwrite(gone)
+        return changes
+
     # -- going ------------------------------------------------------------------------------------
 
     @property
@@ -122,7 +150,7 @@ class Keystore:
         Returns those of them that are credentials: what they were sealed from is not ours to unlink.
         """
         write(self._folder / MARKER, by.encode())
-        for name in OPENING:
+        for name in (*OPENING, NEXT_SEAL, GONE):
             overwrite(self._folder / name)
             overwrite(self._folder / f"{name}{FRESH}")
         sync_folder(self._folder)

@@ -14,7 +14,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent.admission import Audience
-from agent.bundle import Bundles
+from agent.bundle import Bundles, seal_kid
 from agent.clock import Clock, Correction, Moment, SystemClock
 from agent.commands import OpenManyDoors
 from agent.documents import Document
@@ -80,6 +80,22 @@ class House(Protocol):
         """What `postern status` shows."""
         ...
 
+    def diagnose(self, command: str, lines: int) -> Mapping[str, Any]:
+        """Send up how the device is; what is told of it."""
+        ...
+
+    def ask_again(self) -> None:
+        """Have the broker bring what it has retained once more."""
+        ...
+
+    async def rotate_keys(self, keys: Sequence[str] | None, why: str) -> tuple[int, str]:
+        """Make new keys and ask for them; the number of the request, and why there is none."""
+        ...
+
+    async def confirm_keys(self, request: int, chain: Sequence[str]) -> str:
+        """The fleet has taken them; why that counts for nothing, or nothing."""
+        ...
+
 
 class Liaison:
     """Hears the fleet where there is one."""
@@ -88,7 +104,7 @@ class Liaison:
         self,
         root: Path,
         audience: Audience,
-        seal: Callable[[], bytes],
+        seals: Callable[[], Sequence[bytes]],
         *,
         roster: Roster,
         journal: Journal,
@@ -97,10 +113,10 @@ class Liaison:
         provision: Callable[[Sequence[Template]], None],
         house: House,
     ) -> None:
-        """`root` is the file of the root that was put here by hand, if one was; `seal` gives the secret that
-        pages are sealed to; `provision` is given the templates that they bring."""
+        """`root` is the file of the root that was put here by hand, if one was; `seals` gives the secrets
+        that pages may be sealed to; `provision` is given the templates that they bring."""
         self.post: Postbox | None = None
-        self._root, self._audience, self._seal = root, audience, seal
+        self._root, self._audience, self._seals = root, audience, seals
         self._roster, self._journal, self._units = roster, journal, units
         self._clock, self._provision, self._house = clock, provision, house
         self._bundles: Bundles | None = None
@@ -111,8 +127,9 @@ class Liaison:
         trusted = await self._trusted()
         if trusted is None:
             return
-        seal = X25519PrivateKey.from_private_bytes(self._seal())
+        seal, *_ = seals = self._opening()
         self._bundles = Bundles(self._roster.rows, seal, self._audience.name, self._report, self._provision)
+        self._bundles.seals = seals
         self._errands = Errands(self._journal, self._audience.device, self, self._house.stamp)
         clock = self._clock if isinstance(self._clock, SystemClock) else None
         post = Postbox(trusted, self._journal, self._bundles, self._errands, clock=clock, house=self._house)
@@ -133,6 +150,19 @@ class Liaison:
     def revoked(self) -> frozenset[str]:
         """References of everybody whom the fleet has revoked."""
         return frozenset() if self.trusted is None else self.trusted.revoked.subjects
+
+    def reseal(self) -> None:
+        """The keys that pages may be sealed to are others now."""
+        if self._bundles is not None:
+            self._bundles.seals = self._opening()
+
+    async def sealed_to(self, secret: bytes) -> bool:
+        """Whether all that is in force came in pages sealed to this key."""
+        kid = seal_kid(X25519PrivateKey.from_private_bytes(secret))
+        return self._bundles is not None and await self._bundles.sealed_to(kid)
+
+    def _opening(self) -> list[X25519PrivateKey]:
+        return [X25519PrivateKey.from_private_bytes(each) for each in self._seals()]
 
     def seek(self, values: Sequence[bytes]) -> None:
         """Have just the pages brought once more that these templates came in."""
@@ -198,6 +228,25 @@ class Liaison:
 
     def resend(self, epoch: str | None, first: int, last: int) -> str:
         return self._house.resend(epoch, first, last)
+
+    def diagnose(self, command: str, lines: int) -> Mapping[str, Any]:
+        return self._house.diagnose(command, lines)
+
+    async def reload(self, kind: str | None) -> Mapping[str, int]:
+        """What is in force stays so until everything is here anew. In the postbox's turn: it calls this."""
+        bundles, trusted = self._bundles, self.trusted
+        assert bundles is not None
+        assert trusted is not None
+        held = [each for each in trusted.bundles if kind in (None, each.body.kind)]
+        counts: dict[str, int] = {each.body.kind: await bundles.reload(each) for each in held}
+        self._house.ask_again()
+        return counts
+
+    async def rotate_keys(self, keys: Sequence[str] | None, why: str) -> tuple[int, str]:
+        return await self._house.rotate_keys(keys, why)
+
+    async def confirm_keys(self, request: int, chain: Sequence[str]) -> str:
+        return await self._house.confirm_keys(request, chain)
 
     def reinstate(self, subject: str) -> Mapping[str, Any]:
         return self._roster.reinstate(subject, self._journal.records)

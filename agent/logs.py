@@ -8,13 +8,20 @@ and whatever is named like a secret, are taken out of every line: a second net u
 import contextlib
 import logging
 import sys
-from collections.abc import Mapping
+import traceback
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMATS = ("auto", "text", "json")
+
+KEPT = 200
+"""Lines that are kept in memory, the latest."""
+FRAMES = 8
+"""Of a traceback that are kept, the innermost."""
 
 HIDDEN = "<hidden>"
 SECRET_NAMES = frozenset(("credential", "password", "pin", "private", "secret", "template", "token", "uid"))
@@ -50,6 +57,12 @@ class _Threshold:
 
 
 _threshold = _Threshold()
+_recent: deque[Mapping[str, Any]] = deque(maxlen=KEPT)
+
+
+def recent() -> Sequence[Mapping[str, Any]]:
+    """The latest lines of this process, oldest first. In place of an error: where it was, as `trace`."""
+    return tuple(_recent)
 
 
 def set_level(level: str) -> None:
@@ -68,6 +81,7 @@ def configure(level: str, style: str = "auto") -> None:
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if readable else "iso", utc=not readable),
+        _keep,
     ]
     if readable:
         plain = structlog.dev.plain_traceback
@@ -83,6 +97,15 @@ def configure(level: str, style: str = "auto") -> None:
         logger_factory=_Line,
         cache_logger_on_first_use=True,
     )
+
+
+def _keep(_: Any, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    line = {key: value for key, value in event.items() if key != "exc_info"}
+    if isinstance(error := event.get("exc_info"), BaseException):
+        frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+        line["trace"] = [f"{each.filename}:{each.lineno} {each.name}" for each in frames]
+    _recent.append(line)
+    return event
 
 
 def redact(_: Any, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

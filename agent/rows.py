@@ -33,6 +33,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from agent import slots
+from agent.keyfile import FRESH, sync_folder
 from agent.keystore import Keystore
 from agent.templates import KIND, Finger, Template, Wanted
 
@@ -50,7 +51,7 @@ _SCHEMA = (
     "CREATE TABLE generation (number INTEGER PRIMARY KEY, bundle TEXT NOT NULL, buckets INTEGER NOT NULL,"
     " epoch BLOB, current INTEGER NOT NULL, ver INTEGER, as_of INTEGER)",
     "CREATE TABLE page (generation INTEGER, bucket INTEGER, ver INTEGER NOT NULL, sha256 BLOB NOT NULL,"
-    " rows INTEGER NOT NULL, PRIMARY KEY (generation, bucket)) WITHOUT ROWID",
+    " rows INTEGER NOT NULL, seal TEXT, PRIMARY KEY (generation, bucket)) WITHOUT ROWID",
     "CREATE TABLE sealed (generation INTEGER, bucket INTEGER, id BLOB, owner BLOB, sealed BLOB NOT NULL,"
     " PRIMARY KEY (generation, bucket, id)) WITHOUT ROWID",
     "INSERT INTO generation VALUES (0, 'local', 1, NULL, 1, NULL, NULL)",
@@ -156,6 +157,8 @@ class Page:
     ver: int
     sha256: bytes
     rows: int
+    seal: str | None = None
+    """Which key opened it, by `kid`; None where nobody noted that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,15 +187,17 @@ class Rows:
         self._path = path
         self._writer = _connect(path)
         path.chmod(0o600)
-        self._prepare()
+        _prepare(self._writer)
         self._reader = _connect(path)
+        self._worn: list[sqlite3.Connection] = []
+        """On a file that was replaced; somebody may just be reading in it."""
         self._current: dict[str, Generation] = {}
         self._look()
         self._purge()
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        for each in (self._reader, self._writer, *self._worn):
+            each.close()
 
     # -- by presentation --------------------------------------------------------------------------
 
@@ -233,7 +238,7 @@ class Rows:
             return None
         bucket = bucket_of(value, generation.buckets)
         found = self._reader.execute(
-            "SELECT ver, sha256, rows FROM page WHERE generation = ? AND bucket = ?",
+            "SELECT ver, sha256, rows, seal FROM page WHERE generation = ? AND bucket = ?",
             (generation.number, bucket),
         ).fetchone()
         return None if found is None else (bucket, Page(*found))
@@ -319,14 +324,14 @@ class Rows:
                 (bundle, buckets, wrapped),
             ).lastrowid
             assert number is not None
-            execute(_PUT_PAGE, (number, KEY_PAGE, key_page.ver, key_page.sha256, 0))
+            execute(_PUT_PAGE, (number, KEY_PAGE, key_page.ver, key_page.sha256, 0, key_page.seal))
         self._purge()
         return Generation(number=number, buckets=buckets, epoch=epoch_key, ver=None, as_of=None)
 
     def pages(self, generation: Generation) -> dict[int, Page]:
         """What is held, by bucket."""
         found = self._writer.execute(
-            "SELECT bucket, ver, sha256, rows FROM page WHERE generation = ?", (generation.number,)
+            "SELECT bucket, ver, sha256, rows, seal FROM page WHERE generation = ?", (generation.number,)
         )
         return {bucket: Page(*page) for bucket, *page in found}
 
@@ -358,7 +363,7 @@ class Rows:
             if len({row[2] for row in sealed}) < len(sealed):
                 raise BadPage("expected a row once, got it twice")
             self._writer.executemany("INSERT INTO sealed VALUES (?, ?, ?, ?, ?)", sealed)
-            execute(_PUT_PAGE, (generation.number, bucket, page.ver, page.sha256, page.rows))
+            execute(_PUT_PAGE, (generation.number, bucket, page.ver, page.sha256, page.rows, page.seal))
 
     def keep_only(self, generation: Generation, buckets: Collection[int]) -> int:
         """Delete the rows of buckets that no page stands for any more; how many buckets that were."""
@@ -401,19 +406,35 @@ class Rows:
         self._look()
         self._purge()
 
+    def distrust(self, bundle: str) -> None:
+        """No page that is here counts as brought any more. What they brought stays until it is replaced."""
+        with self._change() as execute:
+            of = "SELECT number FROM generation WHERE bundle = ?"
+            execute(f"UPDATE page SET sha256 = x'' WHERE generation IN ({of})", (bundle,))  # noqa: S608
+
     # -- the file ---------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
-        execute = self._writer.execute
-        tables = {name for (name,) in execute("SELECT name FROM sqlite_master")}
-        if "sealed" in tables:
-            execute(slots.SCHEMA)
-            return
-        # Given back to the file system when a generation is gone. Only an empty file can be told so.
-        execute("PRAGMA auto_vacuum=INCREMENTAL")
-        with self._change() as change:
-            for statement in (*_SCHEMA, slots.SCHEMA, *(_FROM_FIRST if "row" in tables else ())):
-                change(statement)
+    def mend(self) -> bool:
+        """In place of a damaged file begin a new one, with what was added here as far as it can be read:
+        all else the fleet has. Whether it was damaged. For a thread.
+        """
+        if _sound(self._writer):
+            return False
+        fresh = self._path.with_name(self._path.name + FRESH)
+        fresh.unlink(missing_ok=True)
+        with contextlib.closing(_connect(fresh)) as connection:
+            fresh.chmod(0o600)
+            _prepare(connection)
+            for row in _readable(self._writer):
+                connection.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?, ?, ?)", row)
+        # What a broken change left is of the damaged file, and would be taken for one of the new.
+        self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
+        fresh.replace(self._path)
+        sync_folder(self._path.parent)
+        self._worn += [self._reader, self._writer]
+        self._writer, self._reader = _connect(self._path), _connect(self._path)
+        self._look()
+        return True
 
     def _look(self) -> None:
         """Who is in force; kept in memory, since only this object changes it."""
@@ -463,13 +484,8 @@ class Rows:
     @contextlib.contextmanager
     def _change(self) -> Iterator[Any]:
         """Everything in it is in the file at its end, or nothing."""
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._writer.execute
-            self._writer.execute("COMMIT")
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
+        with _whole(self._writer) as execute:
+            yield execute
 
 
 _GENERATIONS = "SELECT bundle, number, buckets, epoch, generation.ver, as_of FROM generation"
@@ -486,7 +502,48 @@ _WIPE = (
     "UPDATE generation SET as_of = NULL, epoch = NULL",
 )
 _EMPTY = "DELETE FROM sealed WHERE generation = ? AND bucket = ?"
-_PUT_PAGE = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?)"
+_PUT_PAGE = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?, ?)"
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    execute = connection.execute
+    tables = {name for (name,) in execute("SELECT name FROM sqlite_master")}
+    if "sealed" in tables:
+        execute(slots.SCHEMA)
+        if "seal" not in {column[1] for column in execute("PRAGMA table_info(page)")}:
+            execute("ALTER TABLE page ADD COLUMN seal TEXT")
+        return
+    # Given back to the file system when a generation is gone. Only an empty file can be told so.
+    execute("PRAGMA auto_vacuum=INCREMENTAL")
+    with _whole(connection):
+        for statement in (*_SCHEMA, slots.SCHEMA, *(_FROM_FIRST if "row" in tables else ())):
+            execute(statement)
+
+
+@contextlib.contextmanager
+def _whole(connection: sqlite3.Connection) -> Iterator[Any]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection.execute
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _sound(connection: sqlite3.Connection) -> bool:
+    try:
+        return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _readable(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Rows that were added here, up to the first that cannot be read."""
+    found: list[tuple[Any, ...]] = []
+    with contextlib.suppress(sqlite3.DatabaseError):
+        found += connection.execute("SELECT * FROM sealed WHERE generation = ?", (_LOCAL,))
+    return found
 
 
 def _empty(execute: Any, generation: int, bucket: int) -> None:

@@ -32,6 +32,7 @@ from agent.batch import (
 )
 from agent.clock import mono_ns
 from agent.cursors import Cursors
+from agent.dispatches import Dispatch, Dispatches
 from agent.downlink import Downlink, Heard, Post
 from agent.feed import Feed
 from agent.herald import Herald
@@ -96,12 +97,13 @@ class Uplink:
         fleet: Collection[VerifierKey] = (),
         post: Post | None = None,
         config: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        request: Callable[[], bytes | None] = lambda: None,
         heard: Heard = lambda _name, _took: None,
         rng: random.Random | None = None,
     ) -> None:
         """`fleet` are the keys whose receipts are believed; without any, none are asked for. `post` opens
-        what else is signed; `config` is what is reported of the fleet's config; `heard` is told of what was
-        taken, and how long that took."""
+        what else is signed; `config` is what is reported of the fleet's config, `request` which keys are
+        asked for; `heard` is told of what was taken, and how long that took."""
         self.journal = journal
         self.server = server
         self.topic = topic
@@ -115,9 +117,10 @@ class Uplink:
         self._rng = rng or random.Random()
         self._wake = asyncio.Event()
         self._downlink = Downlink(journal, topic, fleet, report, self._receipted, self._lacking, post, heard)
-        self._herald = Herald(journal, topic, birth, self._answered, config)
+        self._herald = Herald(journal, topic, birth, self._answered, config, request)
         self._leftovers = Leftovers(journal, f"{topic}/up/entries", self._wake.set)
         self._resend = Resend(journal, f"{topic}/up/entries", self._wake.set)
+        self._dispatches = Dispatches(topic, self._wake.set)
         self._trail = Trail(journal.records)
         self._feed = Feed(journal, self._trail.place)
         self._backlog = Backlog(journal, self.cursors)
@@ -153,6 +156,18 @@ class Uplink:
     def ask_for_pages(self) -> None:
         """Pages are lacked that were not a moment ago."""
         self._downlink.ask_for_pages()
+
+    def connect_with(self, server: Server) -> None:
+        """Be let in like this from the next connection on."""
+        self.server, self._nodes = server, server.in_turn(by_name=True)
+
+    def ask_again(self) -> None:
+        """Have the broker bring once more what it has retained for this device."""
+        self._downlink.ask_again()
+
+    def dispatch(self, dispatch: Dispatch) -> None:
+        """Send a message beside the entries, as soon as there is room."""
+        self._dispatches.post(dispatch)
 
     def announce(self) -> None:
         """The birth message has changed."""
@@ -213,6 +228,7 @@ class Uplink:
         self._herald.begin()
         self._leftovers.begin()
         self._resend.begin()
+        self._dispatches.begin()
         self.pace.begin()
         self._saved_at = asyncio.get_running_loop().time()
         while True:
@@ -236,6 +252,7 @@ class Uplink:
                 self._died_on(flying, connection.lost.result())
                 raise connection.lost.result().again()
             self._herald.speak(connection)
+            self._dispatches.speak(connection)
             await self._leftovers.send(connection)
             if not self._caution.alone:
                 await self._resend.send(connection)

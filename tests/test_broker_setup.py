@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,12 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with shipped(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def shipped(tmp_path: Path) -> Iterator[Fleet]:
     """The broker runs on what `postern fleet broker-conf` has written, and on nothing else."""
     keyring, port, etc = ceremony(tmp_path / "keys"), free_port(), tmp_path / "etc"
     where = ("--folder", str(etc), "--data", str(tmp_path / "data"), "--port", str(port))
@@ -420,21 +426,21 @@ def brought_in(fleet: Fleet) -> Path:
 async def test_an_enrolled_agent_is_heard_and_told_through_it(fleet: Fleet) -> None:
     config = brought_in(fleet)
     words = ["fleet", "collect", "--json", "--keys", str(fleet.keyring.folder), *fleet.options(COLLECTOR)]
-    async with _running(*words) as collecting, _running("run", "--config", str(config)):
-        entries = [await _entry(collecting, "postern.clock.corrected")]
+    async with running(*words) as collecting, running("run", "--config", str(config)):
+        entries = [await entry_of(collecting, "postern.clock.corrected")]
         keys = ("--keys", str(fleet.keyring.folder))
         await postern("fleet", "head", "--device", ONE, *keys, *fleet.options(PUBLISHER))
-        entries.append(await _entry(collecting, "postern.fleet.head_accepted"))
+        entries.append(await entry_of(collecting, "postern.fleet.head_accepted"))
     assert {entry["source"] for entry in entries} == {f"/postern/{TENANT}/{ONE}"}
     assert not unlike(entries)
 
 
 @asynccontextmanager
-async def _running(*words: str) -> AsyncIterator[asyncio.StreamReader]:
+async def running(*words: str) -> AsyncIterator[asyncio.StreamReader]:
     """A command of ours, what it prints, and its end."""
     process = await asyncio.create_subprocess_exec(
         *(DIES_WITH_US if os.name == "posix" else ()),
-        sys.executable, "-m", "agent", "--log-level", "error", *words,
+        sys.executable, "-m", "agent", "--log-level", "info", *words,
         stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -445,7 +451,7 @@ async def _running(*words: str) -> AsyncIterator[asyncio.StreamReader]:
         await process.communicate()
 
 
-async def _entry(printed: asyncio.StreamReader, type_: str) -> dict[str, Any]:
+async def entry_of(printed: asyncio.StreamReader, type_: str) -> dict[str, Any]:
     async with asyncio.timeout(3 * PATIENCE):
         while True:
             line = await printed.readline()

@@ -32,8 +32,12 @@ NOW = moment(0)
 ARGS: dict[str, dict[str, Any]] = {
     "locate": {"unit": "scanner"},
     "log_level": {"level": "debug"},
+    "diagnostics": {"lines": 10},
+    "reload_bundle": {"kind": "roster"},
     "unlock_subject": {"subject": "drv-7"},
     "confirm_config": {"version": 7, "sha256": "0" * 64},
+    "rotate_keys": {"keys": ["certificate"]},
+    "confirm_keys": {"request": 7, "chain": []},
     "open_door": {"unit": "doors", "door": 7},
     "resend": {"first": 900, "last": 1000, "epoch": "e1"},
     "open_doors": {"unit": "doors", "doors": [1, 2, 5]},

@@ -88,6 +88,8 @@ def test_a_role_is_rotated_and_a_key_retired_or_revoked(
         (["head", "--all", "--host", "x"], "expected enrolled devices, got none"),
         (["command", "fly", *ORDER], "expected one of status, checkpoint, locate"),
         (["command", "open_door", *ORDER, "--arg", "unit=board"], "--arg: door: Field required"),
+        (["command", "diagnostics", *ORDER], "--out: expected it for diagnostics"),
+        (["command", "status", *ORDER, "--out", "x"], "--out: expected it for diagnostics"),
         (["revoke", "--host", "x"], "expected --subject, --grant or --credentials, got none"),
         (["revoke", "--host", "x", "--credentials", "/nonexistent"], "file: expected a readable file"),
     ],

@@ -8,6 +8,7 @@ import signal
 import sys
 import termios
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ def test_a_device_is_online_by_its_birth_and_offline_by_its_will() -> None:
     told(watch, "state", {"online": False})
     facts = watch.devices[DEVICE].facts()
     assert (facts["state"], facts["version"]) == ("offline", "0.3.0")
+
+
+def test_until_when_its_certificate_is_good_is_seen_and_that_it_ends_is_an_alarm() -> None:
+    watch = Watch()
+    sight = watch.of(DEVICE)
+    told(watch, "state", BIRTH)
+    assert watch_rows.row(sight, AT)["CERT"] == "-"
+    until = datetime.fromtimestamp(AT + 20 * 86_400, UTC).isoformat()
+    told(watch, "state", {**BIRTH, "certificate": {"until": until, "state": "in_force"}})
+    assert sight.facts()["certificate_until"] == AT + 20 * 86_400
+    assert watch_rows.row(sight, AT)["CERT"] == "20d"
+    assert watch_rows.row(sight, AT + 21 * 86_400)["CERT"] == "over"
+    entries(watch, alarm(1, "keys.certificate_expiring", subject=DEVICE, until=until))
+    assert [each.text for each in sight.open_alarms] == ["certificate about to expire"]
+    entries(watch, alarm(2, "keys.certificate_renewed", subject=DEVICE, until=until))
+    assert not sight.open_alarms
 
 
 def test_what_it_has_signed_and_nobody_has_heard_is_its_backlog() -> None:

@@ -172,3 +172,44 @@ def test_a_wipe_that_was_cut_short_leaves_no_key_in_use(tmp_path: Path, store: K
     assert store.find("pepper") is None
     store.erase("tamper")
     assert not (tmp_path / "keys" / "pepper").exists()
+
+
+# -- another seal key ---------------------------------------------------------------------------------
+
+
+def test_a_next_seal_key_takes_the_place_of_the_one_before_which_is_gone(
+    tmp_path: Path, store: Keystore
+) -> None:
+    old = store.load("seal").reveal()
+    assert not store.change_seal()
+    store.prepare_seal()
+    before, following = store.seals()
+    assert before.reveal() == old
+    assert store.change_seal()
+    assert [each.reveal() for each in store.seals()] == [following.reveal()]
+    assert {path.name for path in (tmp_path / "keys").iterdir()} == {"seal"}
+
+
+def test_what_was_left_of_an_old_seal_key_by_a_power_cut_goes_at_the_next_change(
+    tmp_path: Path, store: Keystore
+) -> None:
+    store.load("seal")
+    store.prepare_seal()
+    (tmp_path / "keys" / "seal.gone").write_bytes(bytes(32))
+    assert store.change_seal()
+    assert {path.name for path in (tmp_path / "keys").iterdir()} == {"seal"}
+
+
+def test_a_seal_key_that_systemd_hands_over_is_not_ours_to_replace(store: Keystore, handed: Path) -> None:
+    (handed / "postern.seal").write_bytes(bytes(32))
+    store.prepare_seal()
+    assert not store.change_seal()
+    assert len(store.seals()) == 2
+
+
+def test_a_wipe_takes_the_next_seal_key_too(tmp_path: Path, store: Keystore) -> None:
+    store.load("seal")
+    store.prepare_seal()
+    store.erase("operator")
+    assert not (tmp_path / "keys" / "seal-next").exists()
+    assert store.find("seal-next") is None

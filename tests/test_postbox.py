@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,20 @@ class Premises:
     def resend(self, epoch: str | None, first: int, last: int) -> str:
         self.asked.append((epoch, first, last))
         return "" if epoch is None else "another_journal"
+
+    def diagnose(self, command: str, lines: int) -> Mapping[str, Any]:
+        return {"sha256": "0" * 64, "bytes": 1, "lines": lines}
+
+    async def reload(self, kind: str | None) -> Mapping[str, int]:
+        self.asked.append(kind)
+        return {"roster": 3}
+
+    async def rotate_keys(self, keys: Sequence[str] | None, why: str) -> tuple[int, str]:
+        self.asked.append((keys, why))
+        return (7, "") if keys else (0, "no_certificate")
+
+    async def confirm_keys(self, request: int, chain: Sequence[str]) -> str:
+        return "" if request == 7 else "not_asked"
 
     def reinstate(self, subject: str) -> Mapping[str, Any]:
         return {f"subject/{subject}": None}
@@ -508,6 +522,12 @@ async def test_commands_are_answered_by_what_came_of_them(device: Device) -> Non
         ("command", command(device, "open_door", 7, "C", unit="doors", door=1)),
         ("command", command(device, "resend", 8, first=5, last=9)),
         ("command", command(device, "resend", 9, first=5, last=9, epoch="another")),
+        ("command", command(device, "reload_bundle", 10, "B", kind="roster")),
+        ("command", command(device, "diagnostics", 11, lines=3)),
+        ("command", command(device, "rotate_keys", 12, "B", keys=["certificate"])),
+        ("command", command(device, "rotate_keys", 13, "B")),
+        ("command", command(device, "confirm_keys", 14, "B", request=7, chain=["a", "b"])),
+        ("command", command(device, "confirm_keys", 15, "B", request=8, chain=[])),
     )
     done = await device.entries("command.succeeded")
     assert [each["name"] for each in done] == [
@@ -517,13 +537,25 @@ async def test_commands_are_answered_by_what_came_of_them(device: Device) -> Non
         "checkpoint",
         "unlock_subject",
         "resend",
+        "reload_bundle",
+        "diagnostics",
+        "rotate_keys",
+        "confirm_keys",
     ]
+    assert [done[number].get(name) for number, name in ((6, "counts"), (7, "lines"), (8, "request"))] == [
+        {"roster": 3},
+        3,
+        7,
+    ]
+    assert done[9]["args"] == {"request": 7}, "a certificate is not told twice"
     assert done[0]["status"] == {"held": 3}
     failed = await device.entries("command.failed")
     assert [(each["name"], each["detail"]) for each in failed] == [
         ("locate", "unknown_unit"),
         ("open_door", "unknown_unit"),
         ("resend", "another_journal"),
+        ("rotate_keys", "no_certificate"),
+        ("confirm_keys", "not_asked"),
     ]
     assert (None, 5, 9) in device.premises.asked
     assert "command" in device.premises.asked

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from agent.certificate import make_key
 from agent.envelope import Envelope, Kind
 from agent.fleet import enrolment
 from agent.jws import decoded
+from agent.key_request import key_request
 from agent.postbox import TOPICS
 from agent.schema import bodies, entries, settings
 from agent.schema.asyncapi import document
@@ -121,6 +123,9 @@ def signed() -> dict[Kind, list[bytes]]:
             )
         ],
         Kind.ENROLMENT: [request(csr=csr(DEVICE))],
+        Kind.RENEWAL: [
+            key_request(SELF, 1, bytes(32), at=NOON, tls_key=make_key(), seal_key=bytes(32), levels={})
+        ],
     }
 
 

@@ -1,5 +1,6 @@
 """What a device is told at its birth, by whoever has the keys at hand: the time, roots it has missed, and
-that the config on trial may stay. And what it is asked for when entries stay missing.
+that the config on trial may stay. And the certificate that it asks for, and what it is asked for when entries
+stay missing.
 """
 
 import re
@@ -12,6 +13,7 @@ import structlog
 
 from agent.commands import RANKS
 from agent.documents import Role
+from agent.fleet import renewals
 from agent.fleet.gaps import Gap
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.signing import Desk, Order
@@ -33,6 +35,8 @@ class Answers:
         self._folder = folder
         self._confirmed: dict[str, object] = {}
         """Nonces of the connections over which the last word was given, by device."""
+        self._renewed: dict[str, tuple[bytes, object]] = {}
+        """The request for keys that was answered last, and over which connection, by device."""
         Keyring(folder).signers(Role.TIME)
 
     def __call__(self, device: str, birth: Mapping[str, Any]) -> list[Answer]:
@@ -67,6 +71,19 @@ class Answers:
         except KeyringError as error:
             log.warning("not asked again", device=gap.device, reason=str(error))
             return None
+
+    def renewal(self, device: str, birth: Mapping[str, Any], raw: bytes) -> list[Answer]:
+        """To a device that asks for new keys: what it may have without anybody deciding, once for a
+        connection: whoever repeats its request must not use up what it may be commanded."""
+        nonce = birth.get("time_nonce")
+        if self._renewed.get(device) == (raw, nonce):
+            return []
+        self._renewed[device] = (raw, nonce)
+        try:
+            return [("command", renewals.answer(Keyring(self._folder), device, raw, nonce))]
+        except (KeyringError, renewals.RenewalError, OSError) as error:
+            log.warning("no keys", device=device, reason=str(error))
+            return []
 
     def _config(self, keyring: Keyring, device: str, birth: Mapping[str, Any]) -> list[Answer]:
         """Once for a connection."""

@@ -1,4 +1,6 @@
-"""`postern fleet broker-conf` and `postern fleet certificates`: the broker's side of the fleet. No network.
+"""`postern fleet broker-conf` and `postern fleet certificates`: the broker's side of the fleet.
+
+No network, but for `renew`.
 
 Exit codes: 0 done, 2 a mistake in what was typed, in a file or with a key.
 """
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.fleet.mosquitto import Who
+
+from agent.fleet import renew_command
 
 EXIT_USAGE = 2
 FOLDERS = {"mosquitto": "/etc/mosquitto/postern", "ejabberd": "/etc/ejabberd/postern"}
@@ -42,6 +46,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     revoke.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the new crl.pem for the broker"
     )
+    renew_command.add_action(certificates)
     for action, act in ((conf, _conf), (show, _show), (issue, _issue), (revoke, _revoke)):
         action.add_argument("--keys", type=Path, required=True, metavar="DIR")
         action.add_argument("--json", action="store_true")

@@ -81,13 +81,15 @@ class Collector:
         on_finding: Callable[[Finding], object] = lambda _: None,
         answer: Callable[[str, Entry], Sequence[tuple[str, bytes]]] = lambda _device, _birth: (),
         ask: Callable[[Gap, Entry], bytes | None] = lambda _gap, _birth: None,
+        renew: Callable[[str, Entry, bytes], Sequence[tuple[str, bytes]]] = lambda _device, _birth, _raw: (),
     ) -> None:
         """One device or all of them. Collectors of one `share` divide the messages between them: if they
         have clerks, these must keep one file, since none of them sees all entries of a device.
 
         With a clerk an entry is new that was not in its file; without, one that this object has not seen.
-        `answer` gives what a device is to be told at its birth: names below `down/`, and messages. `ask`
-        gives the command for what is missing of it; without one its last receipt is said again.
+        `answer` gives what a device is to be told at its birth: names below `down/`, and messages; `renew`
+        what it is told when it asks for new keys. `ask` gives the command for what is missing of it; without
+        one its last receipt is said again.
         """
         self.server = server
         self.devices: dict[str, DeviceLog] = {}
@@ -105,6 +107,9 @@ class Collector:
         self._answer = answer
         self._ask = ask
         self._patience = Patience()
+        self._renew = renew
+        self._asked: dict[str, bytes] = {}
+        """Requests for new keys that have not been answered, by device: the newest of each."""
         self._born: dict[str, Entry] = {}
         """Births that have not been answered, by device: the newest of each."""
         self._look_at = 0.0
@@ -209,10 +214,14 @@ class Collector:
     def _answer_births(self, outbox: Outbox) -> None:
         """At once, whatever else has to be stored first: it is the time of now that is told."""
         born, self._born = self._born, {}
-        for device, state in born.items():
-            outbox.say(
-                Letter(f"postern/v1/{device}/down/{name}", raw) for name, raw in self._answer(device, state)
-            )
+        asked, self._asked = self._asked, {}
+        answers = [(device, self._answer(device, state)) for device, state in born.items()]
+        answers += [
+            (device, self._renew(device, self.devices[device].state or {}, raw))
+            for device, raw in asked.items()
+        ]
+        for device, told in answers:
+            outbox.say(Letter(f"postern/v1/{device}/down/{name}", raw) for name, raw in told)
 
     # -- one message ------------------------------------------------------------------------------
 
@@ -232,6 +241,8 @@ class Collector:
                     return [self._take_state(device, message)]
                 case "checkpoint" if self._clerk is not None:
                     return [Noted(device.device, message.payload)]
+                case "renewal" if message.payload:
+                    self._asked[device.device] = message.payload
                 case _:
                     device.others += 1
         except BadBatch as bad:

@@ -70,7 +70,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "--keys",
         type=Path,
         metavar="DIR",
-        help="tell devices the time and roots they missed; ask them for entries that stay missing",
+        help="tell devices the time and roots they missed, confirm trials and keys, ask for what is missing",
     )
     collect.add_argument(
         "--notices",
@@ -153,6 +153,7 @@ async def _collect(
         on_finding=show_finding,
         answer=answers or (lambda _device, _birth: ()),
         ask=answers.missing if answers else lambda _gap, _birth: None,
+        renew=answers.renewal if answers else (lambda _device, _birth, _raw: ()),
     )
     async with clerk or contextlib.nullcontext():
         running = asyncio.create_task(collector.run(), name="collector")

@@ -11,7 +11,7 @@ for the broker are given by the fleet's own authority, `ca.pem`.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -104,13 +104,14 @@ def read_request(raw: bytes, tenant: str) -> Request:
         device=body.device,
         sign_key=sign_key,
         seal_key=decoded(body.seal_key),
-        csr=_csr(body.csr, body.device) if body.csr else None,
+        csr=csr_of(body.csr, body.device) if body.csr else None,
         claim=body.claim,
         levels=body.levels,
     )
 
 
-def _csr(text: str, device: str) -> x509.CertificateSigningRequest:
+def csr_of(text: str, device: str) -> x509.CertificateSigningRequest:
+    """A certificate request under this name alone. Raises EnrolmentError."""
     try:
         csr = x509.load_pem_x509_csr(text.encode())
         named = [attribute.value for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
@@ -148,6 +149,13 @@ def enrol(
         "certificate": certificate,
         "ca": broker_ca,
     }
+
+
+def rekey(keyring: Keyring, device: str, seal_key: bytes) -> None:
+    """From now on pages for a device that is known are sealed to another key."""
+    known = devices(keyring.folder)
+    now = replace(known[device], seal_key=encoded(seal_key))
+    _save(keyring.folder, {**known, device: now})
 
 
 def devices(folder: Path) -> Mapping[str, Enrolled]:

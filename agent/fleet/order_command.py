@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.fleet import online
@@ -22,6 +23,8 @@ OUTCOME_S = 30.0
 ROUND_S = 60.0
 """From the last moment at which a person may come to what has come of it."""
 EXIT_NOT_DONE = 4
+BESIDE = {"diagnostics": "diagnostics"}
+"""Commands whose answer is more than an outcome, and the topic that it comes on."""
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,6 +47,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=online.seconds,
         help="seconds for the outcome (30; as long as it lives where it waits for a person)",
     )
+    command.add_argument("--out", type=Path, metavar="FILE", help="diagnostics: where to put them")
     online.add_options(command, _order)
 
 
@@ -54,12 +58,14 @@ async def _order(given: argparse.Namespace) -> int:
     from agent.commands import COMMANDS, RANKS, Outcome
     from agent.envelope import Envelope, Kind, told
     from agent.fleet.keyring import Keyring
-    from agent.fleet.publish import OUTCOMES, command
+    from agent.fleet.publish import OUTCOMES, asked
     from agent.fleet.signing import Desk, Order
 
     keyring = Keyring(given.keys)
     if given.name not in COMMANDS:
         raise Mistake(f"expected one of {', '.join(COMMANDS)}, got {given.name!r}")
+    if (given.out is not None) != (given.name in BESIDE):
+        raise Mistake(f"--out: expected it for {', '.join(BESIDE)} and for nothing else")
     rank, shape = COMMANDS[given.name]
     longest = RANKS[rank].longest_s
     device = _device(given)
@@ -71,7 +77,7 @@ async def _order(given: argparse.Namespace) -> int:
     good_for = int(min(given.good_for or longest, longest))
     patience = given.wait or (good_for + ROUND_S if RANKS[rank].present else OUTCOME_S)
     async with online.connected(given) as connection:
-        state = await _born(given, device, connection)
+        state = await born(given, device, connection)
         order = Order(
             rank=rank,
             name=given.name,
@@ -91,15 +97,35 @@ async def _order(given: argparse.Namespace) -> int:
         jti = Envelope.parse(Kind.COMMAND, raw).claims(Kind.COMMAND).jti
         if RANKS[rank].present:
             print(f"postern fleet: {jti} waits {good_for} s for a technician at {device}", file=sys.stderr)
-        outcome = await command(connection, device, raw, jti, within=patience)
+        beside = BESIDE.get(given.name)
+        outcome, brought = await asked(connection, device, raw, jti, within=patience, beside=beside)
     if outcome is None:
         print(f"postern fleet: no outcome of {jti} in {patience:g} s; it may still come", file=sys.stderr)
         return online.EXIT_FAILED
     online.tell(given, {"device": device, "command": jti, "type": outcome["type"], "data": outcome["data"]})
-    return 0 if OUTCOMES[outcome["type"]] is Outcome.SUCCEEDED else EXIT_NOT_DONE
+    if OUTCOMES[outcome["type"]] is not Outcome.SUCCEEDED:
+        return EXIT_NOT_DONE
+    if beside is not None and not _saved(given.out, brought):
+        print(f"postern fleet: {device} has sent it, and it did not come; ask again", file=sys.stderr)
+        return online.EXIT_FAILED
+    return 0
 
 
-async def _born(given: argparse.Namespace, device: str, connection: "Connection") -> Mapping[str, Any]:
+def _saved(out: Path, brought: bytes | None) -> bool:
+    """Put what a device has sent into a file for its owner alone; whether there was anything."""
+    from agent import keyfile
+    from agent.fleet.collect import BadBatch, unpack
+
+    try:
+        lines = unpack(brought or b"", "gzip" if brought else None)
+        tree = json.loads(b"".join(lines))
+    except (BadBatch, ValueError, RecursionError):
+        return False
+    keyfile.write(out, json.dumps(tree, indent=2).encode())
+    return True
+
+
+async def born(given: argparse.Namespace, device: str, connection: "Connection") -> Mapping[str, Any]:
     """The birth message of the device, where it is online: at this node or, as it is retained, at another."""
     from agent.fleet.publish import birth
     from agent.mqtt import ConnectionLost

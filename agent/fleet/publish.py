@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.commands import Outcome
 from agent.fleet.collect import BadBatch, unpack
-from agent.mqtt import Connection, ConnectionLost
+from agent.mqtt import Connection, ConnectionLost, Message
 
 LIST_S = 60.0
 """Longest that a broker may take to bring what it has retained for one device."""
@@ -112,36 +112,59 @@ async def command(
 
     `name` is the command's `jti`. Raises ConnectionLost.
     """
-    await connection.subscribe(f"postern/v1/{device}/up/entries")
+    outcome, _ = await asked(connection, device, raw, name, within=within)
+    return outcome
+
+
+async def asked(
+    connection: Connection, device: str, raw: bytes, name: str, *, within: float, beside: str | None = None
+) -> tuple[Mapping[str, Any] | None, bytes | None]:
+    """The same, and what comes `beside` the entries, on that topic below `up/`, in answer to it: None for
+    what has not come, or is not what the outcome names by its hash.
+    """
+    up = f"postern/v1/{device}/up/"
+    await connection.subscribe(*(up + topic for topic in ("entries", beside) if topic))
+    outcome: Mapping[str, Any] | None = None
+    brought: bytes | None = None
     try:
         async with asyncio.timeout(within):
             await _landed("command", connection.publish(f"{down(device)}command", raw))
             while True:
                 message = await connection.receive()
                 connection.acknowledge(message)
-                if not message.topic.endswith("/entries"):
-                    continue
-                for entry in _entries(message.payload, message.properties.get("content-encoding")):
-                    if _outcome_of(entry, name):
-                        return entry
+                if message.topic == f"{up}{beside}" and message.properties.get("command") == name:
+                    brought = message.payload
+                elif message.topic == f"{up}entries":
+                    found = [each for each in entries_in(message) if _outcome_of(each, name)]
+                    outcome = next(iter(found), outcome)
+                if outcome is not None and (beside is None or _ends(outcome, brought)):
+                    break
     except TimeoutError:
-        return None
+        pass
+    return outcome, brought if outcome and brought and _named(outcome, brought) else None
 
 
-def _entries(payload: bytes, encoding: str | None) -> list[dict[str, Any]]:
-    """What a device sends is not believed to be anything in particular."""
+def _ends(outcome: Mapping[str, Any], brought: bytes | None) -> bool:
+    """Whether there is nothing more to wait for: an outcome that names nothing brings nothing."""
+    return "sha256" not in outcome["data"] or (brought is not None and _named(outcome, brought))
+
+
+def _named(outcome: Mapping[str, Any], brought: bytes) -> bool:
+    return bool(outcome["data"].get("sha256") == sha256(brought).hexdigest())
+
+
+def entries_in(message: Message) -> list[dict[str, Any]]:
+    """What a device sends is not believed to be anything in particular, but for `data`: that is an object."""
     try:
-        trees = [json.loads(line) for line in unpack(payload, encoding)]
+        lines = unpack(message.payload, message.properties.get("content-encoding"))
+        trees = [json.loads(line) for line in lines]
     except (BadBatch, ValueError, RecursionError):
         return []
-    return [tree for tree in trees if isinstance(tree, dict)]
+    return [tree for tree in trees if isinstance(tree, dict) and isinstance(tree.get("data"), dict)]
 
 
 def _outcome_of(entry: Mapping[str, Any], name: str) -> bool:
-    kind, data = entry.get("type"), entry.get("data")
-    if not isinstance(kind, str) or not isinstance(data, dict) or data.get("command") != name:
-        return False
-    return kind in OUTCOMES
+    return str(entry.get("type")) in OUTCOMES and bool(entry["data"].get("command") == name)
 
 
 async def _retained(connection: Connection, devices: Sequence[str]) -> dict[str, dict[str, bytes]]:

@@ -22,7 +22,7 @@ from agent.fleet.device_log import DeviceLog, Entry, New, Ranges
 from agent.note import BadNote, Checkpoint, Note
 
 _TOPIC = re.compile(
-    r"postern/v1/([a-z0-9][a-z0-9-]{2,39})/(up/(?:entries|state|checkpoint|config)|down/head)"
+    r"postern/v1/([a-z0-9][a-z0-9-]{2,39})/(up/(?:entries|state|checkpoint|config|renewal|diagnostics)|down/head)"
 )
 
 Facts = dict[str, Any]
@@ -89,6 +89,12 @@ class Sight:
             return None
         return self.head[1]
 
+    @property
+    def certificate_until(self) -> float | None:
+        """Unix time at which its certificate towards the broker ends; None where it says of none."""
+        until = _tree(self.birth.get("certificate")).get("until")
+        return seconds(until) if isinstance(until, str) else None
+
     def facts(self) -> Facts:
         """As JSON."""
         trust = _tree(self.birth.get("trust"))
@@ -102,6 +108,7 @@ class Sight:
                 name: _tree(unit).get("state") for name, unit in _tree(self.birth.get("units")).items()
             },
             "config": {name: self.config.get(name) for name in ("version", "state")} if self.config else None,
+            "certificate_until": self.certificate_until,
             "documents": _tree(trust.get("documents")),
             "complete": trust.get("complete"),
             "head": trust.get("head"),

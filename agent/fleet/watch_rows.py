@@ -21,9 +21,10 @@ ALL = (
     "OLDEST",
     "FIX",
     "UNITS",
+    "CERT",
     "ALARM",
 )
-LEGEND = "HEAD age of what it knows  LAG entries not here  FIX age of its position"
+LEGEND = "HEAD age of what it knows  LAG entries not here  FIX age of its position  CERT left of it"
 
 _SHORT = {"bundle/roster": "r", "bundle/grants": "g", "bundle/manifest": "m"}
 
@@ -37,6 +38,13 @@ def ago(then: float | None, now: float) -> str:
         if passed >= 2 * size:
             return f"{passed // size}{unit}"
     return f"{passed}s"
+
+
+def left(then: float | None, now: float) -> str:
+    """As long as it is still to come; `over` once it has been."""
+    if then is None:
+        return "-"
+    return ago(now, then) if then > now else "over"
 
 
 def row(sight: Sight, now: float) -> dict[str, str]:
@@ -53,6 +61,7 @@ def row(sight: Sight, now: float) -> dict[str, str]:
         "OLDEST": ago(sight.waiting, now) if sight.backlog else "-",
         "FIX": ago(sight.fix and sight.fix[2], now),
         "UNITS": _units(sight),
+        "CERT": left(sight.certificate_until, now),
         "ALARM": _alarm(sight),
     }
     return {name: printable(cell) for name, cell in cells.items()}

@@ -14,12 +14,18 @@ from agent.documents import BODIES, Command
 from agent.enrolment import WelcomeFile
 from agent.envelope import CAPS, Claims, Kind
 from agent.fleet.enrolment import RequestBody
+from agent.fleet.renewals import RenewalBody
 from agent.page import GrantRow, KeyPage, LoadRow, PersonRow
 from agent.schema.entry_type import Json
 from agent.schema.models import LOCAL, definitions, document
 
 ROWS: Mapping[str, type[BaseModel]] = {"roster": PersonRow, "grants": GrantRow, "manifest": LoadRow}
-MODELS: Mapping[Kind, type[BaseModel]] = {**BODIES, Kind.CONFIG: Desired, Kind.ENROLMENT: RequestBody}
+MODELS: Mapping[Kind, type[BaseModel]] = {
+    **BODIES,
+    Kind.CONFIG: Desired,
+    Kind.ENROLMENT: RequestBody,
+    Kind.RENEWAL: RenewalBody,
+}
 
 DEPOSIT: Json = {
     "type": "object",

@@ -71,7 +71,40 @@ FLEET = (
 
 _COMMAND = "command key sequence class name args operator reason"
 _ROUND = "present? opened? not_opened? unknown? left?"
-_OUTCOME = f"{_COMMAND} detail? status? again? {_ROUND}"
+_OUTCOME = f"{_COMMAND} detail? status? again? counts? sha256? bytes? lines:count? request:count? {_ROUND}"
+
+KEYS = (
+    EntryType(
+        "keys.requested",
+        DEVICE,
+        "New keys were made, and the fleet is asked to take them.",
+        "request:count keys reason",
+        STATE,
+    ),
+    EntryType("keys.seal_taken", DEVICE, "The fleet seals to the new key.", "request:count", STATE),
+    EntryType(
+        "keys.seal_changed",
+        DEVICE,
+        "All that is in force came sealed to the new key; the old one is gone.",
+        "request:count",
+        STATE,
+    ),
+    EntryType(
+        "keys.certificate_renewed",
+        DEVICE,
+        "The broker has let the device in with a new certificate: it is in force.",
+        "request:count until:text",
+        STATE,
+    ),
+    EntryType(
+        "keys.certificate_refused",
+        DEVICE,
+        "A new certificate comes to nothing, and why; the one before stays.",
+        "request:count reason",
+        STATE,
+    ),
+    EntryType("keys.certificate_expiring", DEVICE, "The certificate is near its end.", "until:text", STATE),
+)
 
 COMMANDS = (
     EntryType("command.accepted", DEVICE, "A command is about to be carried out.", _COMMAND),

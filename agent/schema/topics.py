@@ -10,6 +10,7 @@ from agent.batch import LINES
 from agent.envelope import Kind
 from agent.herald import NOTE
 from agent.intake import Role
+from agent.logs import KEPT
 from agent.page import LIMIT
 from agent.schema import bodies, entries
 from agent.schema.entry_type import REASON, Json
@@ -80,6 +81,19 @@ STATE: Json = {
         "key": {"type": ["string", "null"], "description": "Verifier key of its checkpoints (C2SP)."},
         "units": {"type": "object", "additionalProperties": _UNIT},
         "config": {"type": "object", "description": "Where it came from, and how far a trial has come."},
+        "certificate": {
+            "description": "Towards the broker; null where there is none.",
+            "type": ["object", "null"],
+            "required": ["until", "level", "state"],
+            "properties": {
+                "until": {"type": "string", "format": "date-time"},
+                "level": {"enum": ["file", "credential", "tpm", None]},
+                "state": {
+                    "enum": ["in_force", "asked", "on_trial"],
+                    "description": "`asked`: a new one was asked for; `on_trial`: it is here.",
+                },
+            },
+        },
         "keys": {"type": "object", "additionalProperties": {"enum": ["file", "credential", "tpm", "none"]}},
         "wiped_by": {"type": ["string", "null"]},
         "trust": {
@@ -116,6 +130,26 @@ REPORT: Json = {
             "type": "object",
             "description": "What one that was sent on trial of words alone would do.",
         },
+    },
+}
+
+ANSWER: Json = {
+    "type": "object",
+    "required": ["command", "content-encoding"],
+    "properties": {
+        "command": {"type": "string", "description": "The id of the command that asked for it."},
+        "content-encoding": {"const": "gzip"},
+    },
+}
+DIAGNOSTICS: Json = {
+    "type": "object",
+    "description": "Of the status what names nobody, the machine, and the latest lines of the log.",
+    "required": ["device", "command", "machine", "log"],
+    "properties": {
+        "device": {"type": "string"},
+        "command": {"type": "string"},
+        "machine": {"type": "object", "description": "Versions, disk, memory, and the config's hash."},
+        "log": {"type": "array", "maxItems": KEPT, "items": {"type": "object"}},
     },
 }
 
@@ -172,6 +206,24 @@ def _up(reference: str) -> tuple[Topic, ...]:
             retained=True,
             content_type=JSON,
             payload=REPORT,
+        ),
+        Topic(
+            path="up/renewal",
+            message="renewal",
+            summary="New keys that the device asks the fleet to take. Empty once it asks for none any more.",
+            retained=True,
+            content_type=JOSE,
+            payload={"$ref": reference.format(model=ENVELOPE)},
+            claims=Kind.RENEWAL,
+        ),
+        Topic(
+            path="up/diagnostics",
+            message="diagnostics",
+            summary="How the device is, to whoever commanded `diagnostics`. Compressed; nobody is in it.",
+            retained=False,
+            content_type=JSON,
+            payload=DIAGNOSTICS,
+            headers=ANSWER,
         ),
         Topic(
             path="up/checkpoint",
