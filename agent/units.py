@@ -283,8 +283,6 @@ class Unit:
         driver.noise.clear()
         if self._unsounded:
             counts["tones_not_sounded"] = self._unsounded
-            self._pulse_waits = False
-        """One pulse is queued. A second would be for somebody who sees the first door open."""
         self._unsounded = 0
         if counts:
             await self._emit(NoiseCounted(counts=counts))

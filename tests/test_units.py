@@ -540,6 +540,25 @@ async def test_one_pulse_waits_at_most_and_one_that_waited_too_long_is_never_giv
             assert done == [SetPower(dbm=1), OpenDoor(door=3)]
 
 
+async def test_counting_the_tones_that_were_not_sounded_lets_no_second_pulse_wait(
+    tmp_path: Path, odd: type[Odd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "NOISE_EVERY_S", 0.05)
+    odd.gate.clear()
+    with VirtualDevice(tmp_path / "gun") as device:
+        async with bench(device.name) as made:
+            await made.next_ready()
+            assert made.unit.order(SetPower(dbm=1)) == ""
+            assert made.unit.order(OpenDoor(door=1)) == ""
+            for _ in range(units.ORDERS + 1):
+                made.unit.order(GOOD)
+            counted = await made.next()
+            assert isinstance(counted, NoiseCounted)
+            assert "tones_not_sounded" in counted.counts
+            assert made.unit.order(OpenDoor(door=2)) == "busy"
+            odd.gate.set()
+
+
 async def test_a_pulse_that_waited_at_a_loss_is_not_given_and_does_not_stand_in_the_way_of_the_next(
     tmp_path: Path, odd: type[Odd]
 ) -> None:
