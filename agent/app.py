@@ -52,7 +52,7 @@ from agent.receipts import ROLLED_BACK
 from agent.renewal import Renewal
 from agent.rescue import Rescue, opened
 from agent.roster import Roster
-from agent.rows import Keys
+from agent.row_seal import Keys
 from agent.shelf import InForce, Shelf
 from agent.standing import Authority
 from agent.timekeeper import Timekeeper

@@ -28,7 +28,8 @@ from agent import page
 from agent.documents import KEY_PAGE, Bundle, Document, Page
 from agent.jws import kid_of
 from agent.page import Content
-from agent.rows import BadPage, Generation, Rows
+from agent.row_seal import BadPage
+from agent.rows import Generation, Rows
 from agent.rows import Page as Held
 from agent.templates import Template
 from agent.workflow import Draft, Lane

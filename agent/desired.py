@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from agent import VERSION
 from agent.bounds import completed, loosened
-from agent.config import UNIT_NAME, Config, check, tree_of
+from agent.config import Config, check, tree_of
+from agent.config_file import UNIT_NAME
 from agent.explain import readable
 from agent.mistakes import STRICT, BadConfig, Mistake, shown, validate
 

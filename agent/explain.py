@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agent.config import Broker, Config
+from agent.config import Config
+from agent.config_file import Broker
 from agent.intake import Role
 from agent.mistakes import dotted, shown
 from agent.units import UnitSpec

@@ -29,7 +29,7 @@ from pydantic import (
 from agent import strict_json
 from agent.envelope import told
 from agent.jws import BadJws, decoded
-from agent.rows import BadPage
+from agent.row_seal import BadPage
 from agent.strict_json import BadJson
 from agent.templates import KIND, Template
 

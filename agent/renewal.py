@@ -21,7 +21,8 @@ import structlog
 
 from agent.certificate import BadCertificate, Life, check_renewed, in_file, key_of, make_key
 from agent.clock import NS, Moment
-from agent.config import Config, Tls
+from agent.config import Config
+from agent.config_file import Tls
 from agent.journal import Journal
 from agent.key_request import key_request
 from agent.keyfile import BadKeyFile

@@ -23,7 +23,8 @@ from agent.lockout import (
     subject_pardoned,
 )
 from agent.policy import LEVELS
-from agent.rows import LOCAL, Keys, Rows, value_of
+from agent.row_seal import Keys, value_of
+from agent.rows import LOCAL, Rows
 from agent.signed import evidence, unfit, weigh
 from agent.stake import Asked
 from agent.standing import Authority

@@ -86,7 +86,7 @@ def opened(state: Path) -> Iterator["Roster"]:
     """The roster of a state folder, made where there is none yet. Raises Mistake."""
     from agent.keyfile import BadKeyFile
     from agent.roster import Roster, RosterError
-    from agent.rows import Keys
+    from agent.row_seal import Keys
 
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from agent.assertion import BadKey, public_key
 from agent.clock import NS, Moment
 from agent.lockout import BURST
 from agent.roster import Roster, RosterError, Row
-from agent.rows import Keys
+from agent.row_seal import Keys
 from agent.stake import SESSION, Asked, Stake, about, b64, client_data, rp_id
 from agent.workflow import Outcome, Verdict
 from drivers.readings import CardAsserted, CardFailed, CardFailure

@@ -18,7 +18,8 @@ import pytest
 from agent.bundle import TOTAL, Bundles
 from agent.fleet.sealing import Epoch, RowOf
 from agent.page import LIMIT
-from agent.rows import Keys, Rows
+from agent.row_seal import Keys
+from agent.rows import Rows
 from agent.workflow import Draft
 from tests.bundles import ADDRESS, AS_OF, Press, badge, badges
 from tests.site import LONG

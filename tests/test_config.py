@@ -13,7 +13,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import FILE_LIMIT, Config, File, load, parse
+from agent.config import FILE_LIMIT, Config, load, parse
+from agent.config_file import File
 from agent.intake import Role
 from agent.mistakes import BadConfig
 from drivers import KINDS

@@ -19,7 +19,7 @@ from agent.fleet.store import Store
 from agent.jws import decoded, encoded
 from agent.locker.office import purpose_of
 from agent.page import seal
-from agent.rows import BadPage
+from agent.row_seal import BadPage
 from tests.fleets import TENANT, ceremony, enrolled
 
 LOCKER, ADDRESS = "locker-12", f"{TENANT}/locker-12"

@@ -10,7 +10,7 @@ import pytest
 from agent.clock import NS, Moment
 from agent.intake import ROLES, SEEN_LIMIT, Intake, Role, Taken
 from agent.roster import Roster, Row, pin_token
-from agent.rows import Keys
+from agent.row_seal import Keys
 from agent.session import Login
 from agent.stake import SESSION, Asked
 from agent.workflow import CardShown, CodeEntered, ControlScanned, Event, FactorShown, LabelRead, Outcome

@@ -11,7 +11,7 @@ from agent.intake import Intake, Role
 from agent.inventory import Inventory
 from agent.mistakes import BadConfig
 from agent.roster import Roster, Row, pin_token
-from agent.rows import Keys
+from agent.row_seal import Keys
 from agent.session import Login
 from agent.workflow import CodeEntered, FactorShown, LabelRead, Outcome
 from drivers.readings import CompareResult, FingerCompared, Scanned

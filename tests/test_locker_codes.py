@@ -22,7 +22,8 @@ from agent.locker.grants import WRONG_FOR_ONE, Grant, Guard, Refusal, Way, Wrong
 from agent.locker.office import SEALED_FOR, KeyedOffice, new_pin, selector_of
 from agent.locker.turn import MINTED
 from agent.page import unseal
-from agent.rows import Keys, Rows, seal_row, value_of
+from agent.row_seal import Keys, seal_row, value_of
+from agent.rows import Rows
 from agent.trust import Trusted
 from tests.authority import DAY, NOON, SELF, Authority, fresh
 from tests.moments import moment

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from agent import page
 from agent.jws import encoded
-from agent.rows import BadPage
+from agent.row_seal import BadPage
 from agent.templates import Template
 from tests import hpke
 

@@ -20,7 +20,8 @@ from agent.fleet.sealing import Epoch, Recipient, RowOf, seal_all
 from agent.freshness import Freshness
 from agent.journal import Journal
 from agent.postbox import TOPICS, Postbox
-from agent.rows import Keys, Rows
+from agent.row_seal import Keys
+from agent.rows import Rows
 from agent.signed_time import AGAIN_S, SLOWEST_S
 from agent.standing import NEVER
 from agent.standing import Authority as Standings

@@ -18,7 +18,7 @@ from agent.journal import Journal
 from agent.jws import encoded
 from agent.provisioning import AGAIN_S, IN_MEMORY, Provisioning
 from agent.roster import Roster
-from agent.rows import Keys
+from agent.row_seal import Keys
 from agent.templates import token
 from agent.workflow import Draft, Order
 from drivers.readings import (

@@ -13,7 +13,7 @@ from agent.clock import NS, Moment, SystemClock, Trust
 from agent.keyfile import BadKeyFile
 from agent.lockout import BURST, FREE_TRIES, LAST_TRY
 from agent.roster import Roster, RosterError, Row, pin_token
-from agent.rows import Keys, value_of
+from agent.row_seal import Keys, value_of
 from agent.standing import NEVER, Authority
 from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CompareResult, FingerCompared

@@ -16,7 +16,7 @@ from agent.envelope import Kind
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.sealing import MOST_BUCKETS, Epoch, Recipient, RowOf, TooManyRows, seal_all
 from agent.fleet.signing import DOCUMENT_S, Desk, Order, chosen
-from agent.rows import BadPage, value_of
+from agent.row_seal import BadPage, value_of
 from agent.trust import Trusted
 from tests.bundles import ADDRESS, badge, badges
 from tests.fleets import DEVICE, TENANT, ceremony, enrolled, passphrase, replaced

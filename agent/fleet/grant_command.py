@@ -50,7 +50,7 @@ def noted(keys: Path, path: Path) -> "Callable[[Mapping[str, Any]], None]":
     """Adds the codes of each deposit to a file, as entries come. Raises KeyringError."""
     from agent.fleet import notices
     from agent.fleet.keyring import Keyring
-    from agent.rows import BadPage
+    from agent.row_seal import BadPage
 
     seals = Keyring(keys).seals()
 
@@ -149,7 +149,7 @@ def _tell(given: argparse.Namespace, raw: str, claims: "Claims", code: "QRCode")
 def _open(given: argparse.Namespace) -> int:
     from agent.fleet import notices
     from agent.fleet.keyring import Keyring
-    from agent.rows import BadPage
+    from agent.row_seal import BadPage
 
     seals = Keyring(given.keys).seals()
     found: list[Notice] = []

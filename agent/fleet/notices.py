@@ -22,7 +22,7 @@ from agent.envelope import told
 from agent.jws import BadJws, decoded
 from agent.locker.office import purpose_of
 from agent.page import unseal
-from agent.rows import BadPage
+from agent.row_seal import BadPage
 from agent.strict_json import BadJson
 
 DEPOSITED = "postern.locker.deposited"

@@ -48,7 +48,7 @@ def _run(given: argparse.Namespace) -> int:
     from agent.fleet.rollout_file import BadRollout
     from agent.fleet.sealing import TooManyRows
     from agent.mqtt import ConnectionLost
-    from agent.rows import BadPage
+    from agent.row_seal import BadPage
 
     try:
         code = asyncio.run(given.act(given)) or 0

@@ -154,7 +154,7 @@ async def _revoke(given: argparse.Namespace) -> None:
 def _credentials(path: Path, keyring: "Keyring") -> list[str]:
     """How the fleet's rows know the credentials of a file."""
     from agent.fleet import row_files
-    from agent.rows import value_of
+    from agent.row_seal import value_of
 
     epoch = keyring.epoch().key
     return [value_of(epoch, row.kind, row.token)[:16].hex() for row in row_files.read("roster", path)]

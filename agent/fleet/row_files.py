@@ -26,7 +26,7 @@ from agent.fleet.sealing import RowOf
 from agent.jws import BadJws, decoded, encoded
 from agent.mistakes import BadConfig, Mistake
 from agent.roster import MIN_TOKEN_BITS, pin_token, token_bits
-from agent.rows import BadPage
+from agent.row_seal import BadPage
 from agent.templates import KIND
 from agent.templates import token as token_of
 

@@ -18,7 +18,8 @@ from agent.jws import BadJws, decoded
 from agent.locker.events import GrantShown
 from agent.locker.grants import Grant, Purpose, Refusal, Way
 from agent.locker.turn import MINTED
-from agent.rows import Rows, open_row, value_of
+from agent.row_seal import open_row, value_of
+from agent.rows import Rows
 from agent.trust import Trusted
 
 LONG = b"PICKUP:"

@@ -18,7 +18,7 @@ from agent.jws import Signer, encoded
 from agent.locker.codes import pin_token
 from agent.locker.turn import MINTED, Minted
 from agent.page import seal
-from agent.rows import Keys, seal_row, value_of
+from agent.row_seal import Keys, seal_row, value_of
 
 SEALED_FOR = b"postern/v1\0grant"
 RECEIPT_S = 400 * 86_400

@@ -6,7 +6,7 @@ AsyncAPI's own schemas are JSON Schema of draft 07, so what is newer is said in 
 from typing import Any, get_args
 
 from agent import VERSION
-from agent.config import DEVICE_ID
+from agent.config_file import DEVICE_ID
 from agent.documents import BundleKind
 from agent.mqtt import MAXIMUM_PACKET
 from agent.schema import bodies, entries, topics

@@ -5,7 +5,7 @@ The data of each type is open: a newer agent may say more. What it says by now s
 
 from collections.abc import Mapping
 
-from agent.config import DEVICE_ID
+from agent.config_file import DEVICE_ID
 from agent.freshness import Freshness
 from agent.schema.entry_type import SHAPES, EntryType, Json
 from agent.schema.entry_types import CATALOGUE

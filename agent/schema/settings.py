@@ -3,7 +3,7 @@
 What no schema can say, such as that a port exists, `postern check` says.
 """
 
-from agent.config import File, UnitSection
+from agent.config_file import File, UnitSection
 from agent.intake import Role
 from agent.schema.entry_type import Json
 from agent.schema.models import LOCAL, definitions, document

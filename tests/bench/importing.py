@@ -19,7 +19,8 @@ from agent import logs
 from agent.bundle import Bundles
 from agent.documents import Bundle, Document, read
 from agent.envelope import Envelope, Kind
-from agent.rows import Keys, Rows
+from agent.row_seal import Keys
+from agent.rows import Rows
 from agent.workflow import Draft
 from tests.bundles import ADDRESS
 

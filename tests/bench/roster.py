@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.clock import NS, SystemClock
 from agent.fleet.sealing import RowOf
 from agent.roster import Roster, Row
-from agent.rows import Keys, bucket_of, value_of
+from agent.row_seal import Keys, bucket_of, value_of
 from tests.bench.figures import Broken, Figure, Missing, Target, percentile
 from tests.bench.sizes import Sizes
 from tests.bundles import Press
