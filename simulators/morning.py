@@ -118,6 +118,7 @@ class Morning:
         await self._before_anyone_is_there()
         await self._identify()
         await self._load_the_van()
+        await self._take_one_back()
         await self._tunnel()
         self.at.gps.drive_to(48.1520, 11.5580, over=240.0)
         await self._deliver_offline()
@@ -162,6 +163,16 @@ class Morning:
         await self._scan_badly(f"]C100{label}", desk=True)
         await self._scan_badly(f"]C100{labels[0]}", code_type=0x0F)
         self.labels = [f"]C100{label}" for label in labels]
+
+    async def _take_one_back(self) -> None:
+        self.view.step("a parcel of another van, scanned by mistake: taken back, and both stay on record")
+        label = self._new_sscc()
+        await self._scan(f"]C100{label}", f"sscc:{label}", code_type=0x0F)
+        await self._read("POSTERN:CORRECT:WRONG_PARCEL", 0x03)
+        await until(lambda: self.tally.types["custody.correction_opened"] >= 1, "to be asked for the parcel")
+        await self._breathe()
+        await self._once_more(f"]C100{label}")
+        await until(lambda: self.tally.types["custody.corrected"] >= 1, "the correction")
 
     async def _tunnel(self) -> None:
         self.view.step("four RFID tags through the door, one reading each")
@@ -254,9 +265,14 @@ class Morning:
 
     async def _offer(self, labels: Iterable[str]) -> None:
         for label in labels:
-            # The same label again too soon would rightly be refused as a duplicate.
-            await asyncio.sleep(max(0.0, self._read_at.get(label, 0.0) + WINDOW_S - time.monotonic()))
-            await self._scan(label, f"sscc:{label[5:]}", code_type=0x0F)
+            await self._once_more(label)
+            self.tally.toned[f"sscc:{label[5:]}"] += 1
+
+    async def _once_more(self, label: str) -> None:
+        # The same label again too soon would rightly be refused as a duplicate.
+        await asyncio.sleep(max(0.0, self._read_at.get(label, 0.0) + WINDOW_S - time.monotonic()))
+        await self._read(label, 0x0F)
+        await self._tone("the good tone")
 
     async def _scan_badly(self, label: str, *, code_type: int = 0x03, desk: bool = False) -> None:
         bad = self.at.bad
