@@ -24,6 +24,8 @@ SHIFT_S = 12 * 3600.0
 """So long it is remembered, for a supervisor."""
 MOST = 1000
 """Parcels whose last entry is remembered."""
+LATELY = "lately/"
+"""The journal's records of those, by label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,11 @@ class Lately:
             return None
         before = None if parcel is None else Parcel(holder=parcel.holder, since=parcel.since)
         return cls(entry=entry, type=draft.type, by=by, at=past.record(at), before=before)
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Whom it names."""
+        return (self.by, self.before.holder) if self.before else (self.by,)
 
     @property
     def sequence(self) -> int:

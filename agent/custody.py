@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from agent import supervision, taking_back
 from agent.asserting import answered, ask
 from agent.clock import Moment, rfc3339
-from agent.correction import Lately
+from agent.correction import LATELY, Lately
 from agent.duty import HELD_LIMIT, Custody, Handover
 from agent.freshness import Freshness
 from agent.policy import Policy
@@ -96,11 +96,14 @@ class Workflow:
     ) -> Decision[Custody]:
         """What to remember and to do. `parcels` are in custody here, `lately` has what may be taken back."""
         state, expired = self._expire(state, event.at, standing)
-        if isinstance(event, LabelRead) and state.session and state.correcting:
-            state = self._at_work(state, state.session, event.at)
-            decision = taking_back.correct(state, event, parcels.get(event.label), lately.get(event.label))
-        else:
-            decision = self._respond(state, event, parcels, standing)
+        match event:
+            case LabelRead(label=label) if state.session and state.correcting:
+                state = self._at_work(state, state.session, event.at)
+                decision = taking_back.correct(state, event, parcels.get(label), lately.get(label))
+            case Dismissed():
+                decision = _dismiss(state, event, parcels, lately)
+            case _:
+                decision = self._respond(state, event, parcels, standing)
         entries = expired + decision.entries
         if standing.freshness not in (None, Freshness.FRESH):
             flag = {"freshness": standing.freshness}
@@ -127,8 +130,6 @@ class Workflow:
                 return self._control(state, event, parcels)
             case CodeEntered():
                 return self._code(state, event, parcels)
-            case Dismissed():
-                return _dismiss(state, event, parcels)
             case Woken(started=True) if state.login:
                 wanted = self._wanted(_for(state, state.login.subject), standing)
                 return Decision(state=state, orders=asking(state.login, wanted.policy, event.at, self.rules))
@@ -338,10 +339,14 @@ def _closed(state: Custody, session: Session, reason: str) -> tuple[Custody, Dra
     return replace(state, session=None, exception=None, unlocking=None, correcting=None), draft
 
 
-def _dismiss(state: Custody, event: Dismissed, parcels: _Parcels) -> Decision[Custody]:
-    """End what they have begun; where they are forgotten, each parcel they hold is told of once more."""
+def _dismiss(
+    state: Custody, event: Dismissed, parcels: _Parcels, lately: Mapping[str, Lately]
+) -> Decision[Custody]:
+    """End what they have begun; where they are forgotten, each parcel they hold is told of once more, and
+    what names them can no longer be taken back."""
     state, entries = dismiss(state, event)
     records: dict[str, Parcel | None] = {}
+    notes: Mapping[str, None] = {}
     if state.session and any(map(event.concerns, state.session.people)):
         state, closed = _closed(state, state.session, event.reason)
         entries += (closed,)
@@ -353,4 +358,7 @@ def _dismiss(state: Custody, event: Dismissed, parcels: _Parcels) -> Decision[Cu
         records.update(dict.fromkeys(gone))
         entries += tuple(Draft("custody.untracked", label, {"reason": event.reason}) for label in gone)
         state = replace(state, held=state.held - len(gone))
-    return Decision(state=state, entries=entries, records=records)
+        notes = {
+            LATELY + label: None for label, each in lately.items() if any(map(event.concerns, each.people))
+        }
+    return Decision(state=state, entries=entries, records=records, notes=notes)

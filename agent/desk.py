@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from agent import past
 from agent.clock import Moment
 from agent.commands import OpenManyDoors
-from agent.correction import MOST, SHIFT_S, Lately
+from agent.correction import LATELY, MOST, SHIFT_S, Lately
 from agent.custody import Workflow
 from agent.duty import Custody
 from agent.session import Duty
@@ -20,7 +20,7 @@ from agent.units import Unit
 from agent.workflow import Decision, Draft, Event, Parcel
 from drivers.readings import ActionDone, Reading
 
-PARCEL, CUSTODY, LATELY = "parcel/", "custody", "lately/"
+PARCEL, CUSTODY = "parcel/", "custody"
 """The journal's records of what the courier's workflow knows."""
 
 ENDED = ("custody.corrected", "custody.untracked")
@@ -159,7 +159,9 @@ class CourierDesk:
         state = decision.state.dump()
         if state != self._records.get(CUSTODY):
             records[CUSTODY] = state
-        return records | self._remember(made, at)
+        for key in decision.notes:
+            self.lately.pop(key.removeprefix(LATELY), None)
+        return {**records, **self._remember(made, at), **decision.notes}
 
     def _remember(self, made: Sequence[tuple[str, Draft]], at: Moment) -> dict[str, Any]:
         """What can be taken back from now on, and what no longer: known before the state is the new one."""

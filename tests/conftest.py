@@ -6,8 +6,10 @@ closed and its executor has ended; `_no_task_left` while that loop can still be 
 
 import asyncio
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -40,6 +42,13 @@ def _nothing_left() -> Iterator[None]:
             thread.join(timeout=5)
     assert not _threads() - threads, "threads left running"
     assert not _descriptors() - descriptors, "descriptors left open"
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder like `tmp_path` whose own path is short: what holds a local socket has to be."""
+    with tempfile.TemporaryDirectory(prefix="postern-") as name:
+        yield Path(name)
 
 
 @pytest.fixture

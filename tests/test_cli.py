@@ -164,8 +164,8 @@ def test_every_mistake_is_named_with_its_path_what_was_expected_and_what_was_fou
     code, out, err = postern.run("check", postern.config)
     assert (code, out) == (2, "")
     assert err.splitlines() == [
-        f"{postern.config}: broker.fast: expected one of the settings host, keepalive, password_file, plain, "
-        "port, tls, username, got an unknown one",
+        f"{postern.config}: broker.fast: expected one of the settings host, keepalive, others, "
+        "password_file, plain, port, tls, username, got an unknown one",
         f"{postern.config}: unit.gun.kind: expected one of {', '.join(KINDS)}, got 'lime'",
         f"{postern.config}: unit.gps.port: expected an absolute path, usb:VID:PID[:SERIAL] or tcp:HOST:PORT, "
         "got 'COM3'",

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agent import epcis
-from agent.correction import MOST, OWN_S, SHIFT_S
-from agent.desk import LATELY, CourierDesk
+from agent.correction import LATELY, MOST, OWN_S, SHIFT_S
+from agent.desk import CourierDesk
 from agent.fleet.story import Told, holder, tell
 from drivers.readings import Scanned
 from tests.schemas import unlike

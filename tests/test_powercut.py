@@ -24,8 +24,8 @@ EACH_KEPT = pytest.mark.parametrize("kept", Kept)
 
 
 @pytest.fixture
-def _power_to_cut(tmp_path: Path) -> None:
-    if why := missing(tmp_path):
+def _power_to_cut(short_path: Path) -> None:
+    if why := missing(short_path):
         if os.environ.get("CI") and os.geteuid() == 0 and Path("/dev/fuse").exists():
             pytest.fail(why)
         pytest.skip(why)
@@ -35,8 +35,8 @@ def _power_to_cut(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.usefixtures("_power_to_cut")
 @pytest.mark.timeout(900 if LONG else 180)
-async def test_what_sounded_good_survives_a_power_cut_at_any_moment(tmp_path: Path) -> None:
-    running = trial(tmp_path, scans=SCANS, cuts=CUTS, restarts=RESTARTS, seed=1)
+async def test_what_sounded_good_survives_a_power_cut_at_any_moment(short_path: Path) -> None:
+    running = trial(short_path, scans=SCANS, cuts=CUTS, restarts=RESTARTS, seed=1)
     verdicts = [verdict async for verdict in running]
     assert not [str(verdict) for verdict in verdicts if not verdict.good]
     assert len(verdicts) == CUTS + RESTARTS
@@ -48,8 +48,8 @@ async def test_what_sounded_good_survives_a_power_cut_at_any_moment(tmp_path: Pa
 @pytest.mark.root
 @pytest.mark.usefixtures("_power_to_cut")
 @pytest.mark.timeout(180)
-async def test_without_syncs_a_power_cut_loses_what_sounded_good(tmp_path: Path) -> None:
-    running = trial(tmp_path, scans=SCANS // 4, cuts=10, restarts=0, seed=2, control=True)
+async def test_without_syncs_a_power_cut_loses_what_sounded_good(short_path: Path) -> None:
+    running = trial(short_path, scans=SCANS // 4, cuts=10, restarts=0, seed=2, control=True)
     assert proves([verdict async for verdict in running])
 
 

@@ -31,9 +31,9 @@ def means(folder: Path) -> Means:
 @pytest.mark.broker
 @pytest.mark.root
 @pytest.mark.timeout(5400 if LONG else 400)
-async def test_what_sounded_good_survives_every_fault_in_any_order(tmp_path: Path) -> None:
-    able = means(tmp_path)
-    lives = [life async for life in torture(tmp_path, cuts=CUTS, seed=1, means=able)]
+async def test_what_sounded_good_survives_every_fault_in_any_order(short_path: Path) -> None:
+    able = means(short_path)
+    lives = [life async for life in torture(short_path, cuts=CUTS, seed=1, means=able)]
     assert len(lives) == CUTS
     assert {life.end for life in lives} == set(able.ends), told(lives)
     for end in able.ends:
@@ -46,11 +46,11 @@ async def test_what_sounded_good_survives_every_fault_in_any_order(tmp_path: Pat
 @pytest.mark.broker
 @pytest.mark.root
 @pytest.mark.timeout(120)
-async def test_an_agent_whose_syncs_do_nothing_does_not_survive_power_cuts(tmp_path: Path) -> None:
-    able = means(tmp_path)
+async def test_an_agent_whose_syncs_do_nothing_does_not_survive_power_cuts(short_path: Path) -> None:
+    able = means(short_path)
     if End.POWER not in able.ends or End.SLOW not in able.ends:
         pytest.skip("no power to cut, or no syncs to turn off")
-    lives = Lives(tmp_path, random.Random(2), able)
+    lives = Lives(short_path, random.Random(2), able)
     async with lives.rig:
         await lives.live(1, End.STOPPED)
         lives.prefix = without_sync()

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,20 +114,22 @@ async def check_restart(folder: Path, image: Image, recording: Recording) -> Ver
 
     Raises AssertionError when it does not start, scan or deliver by itself.
     """
+    # What came later was lost with the power, and its numbers are given anew.
+    before = _by_sequence(each.entry for each in recording.arrivals if each.at <= image.cut.at)
     with tempfile.TemporaryDirectory(prefix="again", dir=folder) as name:
         again, file = Path(name), Path(name) / "disk.img"
         file.write_bytes(image.content)
         with mounted(file, again / "state"):
             try:
-                arrived = await _live_again(again, recording)
+                arrived = await _live_again(again, before)
             except AssertionError as error:
                 error.add_note(str(image.cut))
                 raise
             left = read_journal(again / "state")
-    return _verdict(image, recording, left, _not_continued(left, arrived, recording))
+    return _verdict(image, recording, left, _not_continued(left, arrived, before, recording))
 
 
-async def _live_again(folder: Path, recording: Recording) -> list[Entry]:
+async def _live_again(folder: Path, before: Mapping[int, Entry]) -> list[Entry]:
     """What arrives of a start, a scan and everything that waited."""
     async with Bench(folder) as bench:
         gun = await bench.begin()
@@ -135,7 +137,7 @@ async def _live_again(folder: Path, recording: Recording) -> list[Entry]:
         await bench.until(lambda: gun.tones, "a tone after the cut")
         await bench.until(lambda: AFTERWARDS in accepted(bench.entries), "the scan at the fleet")
         # Of a long backlog custody leaves first: what is less urgent comes after the scan.
-        await bench.until(lambda: _whole(bench.entries, recording), "the rest at the fleet")
+        await bench.until(lambda: _whole(bench.entries, before), "the rest at the fleet")
         await bench.kill_agent()
         return bench.entries
 
@@ -144,18 +146,16 @@ def _by_sequence(entries: Iterable[Entry]) -> dict[int, Entry]:
     return {int(entry["sequence"]): entry for entry in entries}
 
 
-def _from_before(recording: Recording) -> dict[int, Entry]:
-    return _by_sequence(each.entry for each in recording.arrivals)
-
-
-def _whole(arrived: list[Entry], recording: Recording) -> bool:
+def _whole(arrived: list[Entry], before: Mapping[int, Entry]) -> bool:
     """Whether the fleet lacks nothing up to the newest that has arrived."""
-    there = {**_from_before(recording), **_by_sequence(arrived)}
+    there = {**before, **_by_sequence(arrived)}
     return all(sequence in there for sequence in range(1, max(_by_sequence(arrived), default=0) + 1))
 
 
-def _not_continued(left: Left, arrived: list[Entry], recording: Recording) -> Iterator[str]:
-    """The fleet has all of it: up to the cursors from before the cut, the rest from after it."""
+def _not_continued(
+    left: Left, arrived: list[Entry], before: Mapping[int, Entry], recording: Recording
+) -> Iterator[str]:
+    """The fleet has all of it: what arrived before the cut, and the rest from after it."""
     entries = left.entries
     if left.sound != "ok":
         yield f"integrity_check: {left.sound}"
@@ -165,7 +165,7 @@ def _not_continued(left: Left, arrived: list[Entry], recording: Recording) -> It
     if taken != [*recording.scanned[: len(taken) - 1], AFTERWARDS]:
         yield "labels not as they were scanned"
     after = _by_sequence(arrived)
-    there = {**_from_before(recording), **after}
+    there = {**before, **after}
     if [there.get(sequence) for sequence in range(1, max(after) + 1)] != entries[: max(after)]:
         yield "the fleet has not received what is there"
 
