@@ -153,6 +153,11 @@ def tell(given: argparse.Namespace, facts: Mapping[str, Any]) -> None:
 
 
 def _line(facts: Iterable[tuple[str, Any]]) -> str:
-    line = "  ".join(f"{name} {value}" for name, value in facts)
+    line = "  ".join(f"{name} {_said(value)}" for name, value in facts)
     # What a device sends does not get to steer the terminal.
     return "".join(char if char.isprintable() else "?" for char in line)
+
+
+def _said(value: Any) -> str:
+    """What has parts as JSON, so that it can be copied from the line."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list) else str(value)
