@@ -31,11 +31,7 @@ async def test_a_device_says_how_it_is_and_brings_its_roster_anew(tmp_path: Path
     async with acme(tmp_path) as (fleet, van):
         await fleet.push(range(300))
         await van.completed(1)
-        await van.tells(lambda status: status["knowledge"]["freshness"] == "fresh")
-        van.badge.present(BADGE)
-        await van.heard("identity.factor_shown")
-        van.keypad.scan(PIN)
-        await van.heard("custody.session_opened")
+        await van.anna_begins()
 
         out = tmp_path / "diagnostics.json"
         told = await ordered(fleet, "diagnostics", "--out", str(out))

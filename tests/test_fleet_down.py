@@ -135,6 +135,14 @@ class Van:
                 if claim(json.loads(said)):
                     return
 
+    async def anna_begins(self) -> None:
+        """Badge and PIN, once what the fleet says of them is known to be of today."""
+        await self.tells(lambda status: status["knowledge"]["freshness"] == "fresh")
+        self.badge.present(BADGE)
+        await self.heard("identity.factor_shown")
+        self.keypad.scan(PIN)
+        await self.heard("custody.session_opened")
+
 
 @contextlib.asynccontextmanager
 async def acme(folder: Path) -> AsyncIterator[tuple[Fleet, Van]]:
@@ -158,12 +166,7 @@ async def test_who_is_in_the_pushed_roster_gets_in_and_who_is_revoked_does_not(t
         completed = await van.completed(1)
         assert completed["rows"] == pushed["rows"] == CROWD + 3
         assert completed["changed"] == pushed["pages"] == pushed["new"]
-        await van.tells(lambda status: status["knowledge"]["freshness"] == "fresh")
-
-        van.badge.present(BADGE)
-        await van.heard("identity.factor_shown")
-        van.keypad.scan(PIN)
-        await van.heard("custody.session_opened")
+        await van.anna_begins()
         assert van.site.of("custody.session_opened")[0]["subject"] == ANNA
         van.badge.remove()
 

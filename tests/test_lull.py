@@ -16,7 +16,7 @@ from tests.fleets import DEVICE
 from tests.locker_hall import Hall
 from tests.site import LONG
 from tests.test_config_end_to_end import wished
-from tests.test_fleet_down import ANNA, BADGE, PIN, acme
+from tests.test_fleet_down import ANNA, acme
 from tests.trial_bench import PATIENCE, TrialBench
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(450 if LONG else 150)]
@@ -43,16 +43,11 @@ def logging_in(bench: TrialBench, login: Login | None) -> None:
     desk.become(Decision(state=replace(desk.state, login=login)))
 
 
-@pytest.mark.skipif(not LONG, reason="a ceremony, an enrolment and a roster: POSTERN_LONG=1")
 async def test_a_trial_begins_when_the_session_has_ended(tmp_path: Path) -> None:
     async with acme(tmp_path) as (fleet, van):
         await fleet.push(range(1))
         await van.completed(1)
-        await van.tells(lambda status: status["knowledge"]["freshness"] == "fresh")
-        van.badge.present(BADGE)
-        await van.heard("identity.factor_shown")
-        van.keypad.scan(PIN)
-        await van.heard("custody.session_opened")
+        await van.anna_begins()
         await fleet.online("push", "config", str(wished(van.site, MORE.format(512))), "--device", DEVICE)
         await van.heard("config.trial_postponed")
         assert van.site.of("config.trial_postponed")[0]["data"]["at_work"] == ["session"]
