@@ -18,7 +18,7 @@ async def probe(config: Config, within: float) -> list[str]:
     with what each of them says where none is there.
     """
     nodes = config.server().nodes()
-    found = await asyncio.gather(*(_why_not(node, f"{config.topic}/down/head", within) for node in nodes))
+    found = await asyncio.gather(*(why_not(node, within, f"{config.topic}/down/head") for node in nodes))
     wrong = [why for why in found if why is not None]
     if len(wrong) == len(nodes):
         expected = "a broker that lets this device in and hear"
@@ -26,11 +26,13 @@ async def probe(config: Config, within: float) -> list[str]:
     return wrong
 
 
-async def _why_not(node: Server, topic: str, within: float) -> str | None:
+async def why_not(node: Server, within: float, *topics: str) -> str | None:
+    """Why this node does not let us in, or hear these topics, in so many seconds; None if it does."""
     connection = Connection(node)
     try:
         await connection.connect(within)
-        await connection.subscribe(topic)
+        if topics:
+            await connection.subscribe(*topics)
     except ConnectionLost as lost:
         return str(lost)
     finally:

@@ -28,7 +28,8 @@ from agent.key_request import key_request
 from agent.keyfile import BadKeyFile
 from agent.keystore import NEXT_SEAL, Keystore, Level
 from agent.mistakes import BadConfig
-from agent.mqtt import Connection, ConnectionLost, Server
+from agent.mqtt import Server
+from agent.probe import why_not
 from agent.tls_files import NextPair, tls_level
 from agent.workflow import Draft, Lane
 
@@ -240,7 +241,7 @@ class Renewal:
         except BadConfig as bad:
             await self._refuse(str(bad))
             return self._pace.look
-        if not (why := await self._shut_out(server)):
+        if (why := await self._shut_out(server)) is None:
             self._next.put_in_force()
             self._house.connect_with(self._config.server())
             await self._kept()
@@ -253,19 +254,12 @@ class Renewal:
         await self._refuse(why)
         return self._pace.look
 
-    async def _shut_out(self, server: Server) -> str:
-        """Why no node of the broker lets us in; nothing once one does."""
-        why = ""
+    async def _shut_out(self, server: Server) -> str | None:
+        """Why no node of the broker lets us in; None once one does."""
+        why: str | None = None
         for node in server.nodes():
-            connection = Connection(node)
-            try:
-                await connection.connect(self._pace.probe)
-            except ConnectionLost as lost:
-                why = str(lost)
-            else:
-                return ""
-            finally:
-                await connection.close()
+            if (why := await why_not(node, self._pace.probe)) is None:
+                break
         return why
 
     async def _kept(self) -> None:

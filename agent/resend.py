@@ -102,7 +102,7 @@ class Resend:
     async def send(self, connection: Connection) -> None:
         """The next few, where there are any, and more room than for a single message."""
         self._judge()
-        if self._flying or not self._spans or connection.room < 2:
+        if self._flying or not self.waits or connection.room < 2:
             return
         room = connection.packet_limit - publish_overhead(self._topic, LINES, LONGEST_PROPERTIES)
         load = await self._next(room)

@@ -11,12 +11,11 @@ from typing import Any
 
 import structlog
 
-from agent.commands import RANKS
 from agent.documents import Role
 from agent.fleet import renewals
 from agent.fleet.gaps import Gap
 from agent.fleet.keyring import Keyring, KeyringError
-from agent.fleet.signing import Desk, Order
+from agent.fleet.signing import Desk, Order, commanded
 from agent.fleet.wishes import word
 
 Answer = tuple[str, bytes]
@@ -54,20 +53,16 @@ class Answers:
 
     def missing(self, gap: Gap, birth: Mapping[str, Any]) -> bytes | None:
         """The command that has a device send again what is missing; None where it cannot be given."""
-        nonce = birth.get("time_nonce")
         order = Order(
             rank="A",
             name="resend",
             args=gap.wanted,
             operator="fleet",
             reason="missing here",
-            nonce=nonce if isinstance(nonce, str) else None,
+            nonce=birth.get("time_nonce"),
         )
         try:
-            keyring = Keyring(self._folder)
-            with keyring.locked():
-                desk = Desk(keyring, int(time.time()))
-                return desk.command(gap.device, order, lasts=RANKS["A"].longest_s)
+            return commanded(Keyring(self._folder), gap.device, order)
         except KeyringError as error:
             log.warning("not asked again", device=gap.device, reason=str(error))
             return None

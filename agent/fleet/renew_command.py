@@ -7,7 +7,6 @@ Exit codes: 0 the device uses it, 1 the broker did not take it, the device is aw
 import argparse
 import asyncio
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +88,8 @@ async def _led(
 
 def _order(given: argparse.Namespace, keyring: "Keyring", nonce: object) -> tuple[str, bytes]:
     """Id and bytes of the command that begins it."""
-    from agent.commands import RANKS
     from agent.envelope import Envelope, Kind
-    from agent.fleet.signing import Desk, Order
+    from agent.fleet.signing import Order, commanded
 
     order = Order(
         rank="B",
@@ -99,8 +97,7 @@ def _order(given: argparse.Namespace, keyring: "Keyring", nonce: object) -> tupl
         args={"keys": ["certificate"]},
         operator=given.operator,
         reason=given.reason,
-        nonce=nonce if isinstance(nonce, str) else None,
+        nonce=nonce,
     )
-    with keyring.locked():
-        raw = Desk(keyring, int(time.time())).command(given.device, order, lasts=RANKS["B"].longest_s)
+    raw = commanded(keyring, given.device, order)
     return Envelope.parse(Kind.COMMAND, raw).claims(Kind.COMMAND).jti, raw

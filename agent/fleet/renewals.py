@@ -121,7 +121,7 @@ def answer(keyring: Keyring, device: str, raw: bytes, nonce: object, *, operator
             args={"request": renewal.number, "chain": list(given.chain)},
             operator=operator or "fleet",
             reason="keys asked for",
-            nonce=nonce if isinstance(nonce, str) else None,
+            nonce=nonce,
         )
         return Desk(keyring, int(time.time())).command(device, order, lasts=RANKS["B"].longest_s)
 

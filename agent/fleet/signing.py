@@ -10,10 +10,12 @@ Hold `keyring.locked()` meanwhile. What was signed with another key than the new
 signed anew when the next head is made: a head names only what a device would take.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.commands import RANKS
 from agent.documents import Document, Role, SignedGrant
 from agent.envelope import Kind, issue
 from agent.fleet.enrolment import devices, recipient
@@ -44,7 +46,8 @@ class Order:
     args: Mapping[str, Any]
     operator: str
     reason: str
-    nonce: str | None = None
+    nonce: object = None
+    """Of the device's birth message: for that connection alone. What a device sends need not be one."""
 
     def body(self) -> dict[str, Any]:
         body = {
@@ -54,7 +57,14 @@ class Order:
             "operator": self.operator,
             "reason": self.reason,
         }
-        return body if self.nonce is None else {**body, "nonce": self.nonce}
+        return {**body, "nonce": self.nonce} if isinstance(self.nonce, str) else body
+
+
+def commanded(keyring: Keyring, device: str, order: Order) -> bytes:
+    """A command of now, good for as long as its class allows. Raises KeyringError."""
+    with keyring.locked():
+        desk = Desk(keyring, int(time.time()))
+        return desk.command(device, order, lasts=RANKS[order.rank].longest_s)
 
 
 class Desk:

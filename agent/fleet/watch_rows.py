@@ -24,7 +24,6 @@ ALL = (
     "CERT",
     "ALARM",
 )
-LEGEND = "HEAD age of what it knows  LAG entries not here  FIX age of its position  CERT left of it"
 
 _SHORT = {"bundle/roster": "r", "bundle/grants": "g", "bundle/manifest": "m"}
 

@@ -6,19 +6,17 @@ word that lets it stay names that very document, and carries the nonce of that c
 
 import asyncio
 import json
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.commands import RANKS
 from agent.config import FILE_LIMIT, Config, check, tree_of
 from agent.desired import SCHEMA, Desired
 from agent.documents import Document
 from agent.fleet.issued import Issued
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.publish import down
-from agent.fleet.signing import Desk, Order
+from agent.fleet.signing import Order, commanded
 from agent.mistakes import BadConfig, Mistake, reason
 from agent.mqtt import Connection
 from agent.trial import State
@@ -88,10 +86,9 @@ def word(keyring: Keyring, device: str, birth: Mapping[str, Any]) -> bytes | Non
         args={"version": document.ver, "sha256": document.sha256},
         operator="fleet",
         reason="on trial, and well",
-        nonce=nonce if isinstance(nonce, str) else None,
+        nonce=nonce,
     )
-    with keyring.locked():
-        return Desk(keyring, int(time.time())).command(device, order, lasts=RANKS["B"].longest_s)
+    return commanded(keyring, device, order)
 
 
 class Watch:
