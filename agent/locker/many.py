@@ -15,7 +15,7 @@ from agent.locker.doors import End, Phase
 from agent.locker.events import RoundOrdered
 from agent.locker.rounds import WAKES_AFTER_NS, Came, Round, Stop
 from agent.locker.service import why_not
-from agent.locker.turn import ROUND, Locker, Rules, Turn
+from agent.locker.turn import NOT_SEEN, ROUND, Locker, Rules, Turn
 from agent.policy import ENOUGH_ALONE, level
 from agent.session import Session, at_work
 from agent.standing import Standing
@@ -137,7 +137,7 @@ def _present(turn: Turn) -> Session | None:
 
 def _seen(state: Locker, round_: Round) -> bool:
     """Whether the boards have spoken since the start: before, nothing is known of any door."""
-    return not any(state.out.get(name) == "not_seen_yet" for name in round_.doors)
+    return not any(state.out.get(name) == NOT_SEEN for name in round_.doors)
 
 
 def _end(turn: Turn, round_: Round, stop: Stop) -> None:

@@ -22,6 +22,8 @@ from drivers.readings import Tone
 COMPARTMENT, GRANT, WRONG, MINTED = "compartment/", "grant/", "wrong/", "minted/"
 CODES, DESK, PULSES, ROUND = "codes", "locker", "pulses", "round"
 """The journal's records of a locker. `minted/` has rows that were made here, by lookup id."""
+NOT_SEEN = "not_seen_yet"
+"""Why a compartment is out of service until its board has spoken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,19 @@ from agent.locker.grants import Guard, Refusal
 from agent.locker.pickups import forget, show_code
 from agent.locker.rounds import Round
 from agent.locker.service import lease, open_for_service, see_to
-from agent.locker.turn import CODES, COMPARTMENT, DESK, PULSES, ROUND, Known, Locker, Pending, Rules, Turn
+from agent.locker.turn import (
+    CODES,
+    COMPARTMENT,
+    DESK,
+    NOT_SEEN,
+    PULSES,
+    ROUND,
+    Known,
+    Locker,
+    Pending,
+    Rules,
+    Turn,
+)
 from agent.policy import Policy
 from agent.session import (
     Login,
@@ -89,7 +101,7 @@ class LockerWorkflow:
             statuses=statuses,
             guard=Guard.load(records.get(CODES)),
             governor=Governor.load(records.get(PULSES), at),
-            out=dict.fromkeys(known, "not_seen_yet"),
+            out=dict.fromkeys(known, NOT_SEEN),
             looked=at,
             round=Round.load(records[ROUND], at) if records.get(ROUND) else None,
         )
