@@ -289,6 +289,19 @@ class Dialogue(Generic[F]):
         await self._hear_until(lambda: bool(self._unasked), within)
         return self.leftover()
 
+    async def stirred(self, within: float) -> bool:
+        """Whether there is a frame to `listen` to or anything at all was heard within so many seconds.
+
+        For a driver with nothing to do meanwhile: it sleeps through what would otherwise be many waits.
+        """
+        if self._unasked:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._hear()
+                return True
+        return False
+
     def leftover(self) -> F | None:
         """The oldest frame nobody asked for, of those already heard: what `listen` would return at once."""
         return self._unasked.popleft() if self._unasked else None

@@ -131,6 +131,12 @@ class Ef01Dialogue:
             if await self._dialogue.listen(left) is not None:
                 self.codec.noise["unasked"] += 1
 
+    async def stirred(self, within: float) -> None:
+        """Wait until anything is heard, be it another question's answer; so many seconds at most."""
+        await self._dialogue.stirred(within)
+        while self._dialogue.leftover() is not None:
+            self.codec.noise["unasked"] += 1
+
     async def _try(self, command: Command) -> Ack | None:
         if self._astray and await self._fall_in_step() is None:
             return None

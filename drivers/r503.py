@@ -145,10 +145,13 @@ class R503Driver(Driver):
         if self._taken is not None:
             await self.emit(SlotsListed(slots=self._taken))
         while True:
-            await self._module.count_unasked(min(LIFT_POLL, self.options.heartbeat))
             if self._resting:
+                await self._module.count_unasked(min(LIFT_POLL, self.options.heartbeat))
                 await self._look_at_the_glass()
-            elif loop.time() - asked >= self.options.heartbeat:
+            elif (left := asked + self.options.heartbeat - loop.time()) > 0:
+                # A capture in between is heard here too: a finger may be resting from then on.
+                await self._module.stirred(left)
+            else:
                 await self._module.ask(READ_SYS_PARA)
                 asked = loop.time()
 

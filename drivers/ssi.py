@@ -321,6 +321,7 @@ class SsiDriver(Driver):
                 await self._take(packet)
             elif self.codec.heard == self._heard:
                 await self._quiet()
+                await self._dialogue.stirred(self._spoke_at + self.options.check_every - self._now())
             self._heard = self.codec.heard
 
     async def perform(self, action: Action) -> None:

@@ -183,6 +183,23 @@ async def test_silence_is_heard_as_nothing(tmp_path: Path) -> None:
         assert await talk.dialogue.listen(0.01) is None
 
 
+async def test_half_a_frame_stirs(tmp_path: Path) -> None:
+    async with talking(tmp_path) as talk:
+        assert not await talk.dialogue.stirred(0.01)
+        waiting = asyncio.create_task(talk.dialogue.stirred(10))
+        talk.device.send(frame(b"news")[:-1])
+        assert await waiting
+        assert await talk.dialogue.listen(0.01) is None
+
+
+async def test_what_came_beside_an_answer_is_not_slept_over(tmp_path: Path) -> None:
+    async with talking(tmp_path) as talk:
+        talk.device.answer = lambda question: frame(b"news") + frame(question)
+        assert await talk.dialogue.ask(b"q", equals(b"q")) == b"q"
+        assert await talk.dialogue.stirred(0)
+        assert await talk.dialogue.listen(0) == b"news"
+
+
 async def test_a_listener_and_a_question_share_one_port(tmp_path: Path) -> None:
     async with talking(tmp_path) as talk:
         listening = await running(talk.dialogue.listen(5))
