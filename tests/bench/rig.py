@@ -32,7 +32,7 @@ class Program:
         shim = log.parent / "without_fleet"
         shim.mkdir(exist_ok=True)
         (shim / "rich.py").write_text('raise ImportError("not on a device")\n')
-        environ = {**os.environ, "PYTHONPATH": f"{shim}:{ROOT}"}
+        environ = {**os.environ, **unit_environment(), "PYTHONPATH": f"{shim}:{ROOT}"}
         with log.open("ab") as out:
             self.started = time.perf_counter()
             self._process = subprocess.Popen(
@@ -83,6 +83,13 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+def unit_environment() -> dict[str, str]:
+    """What the service unit gives the agent."""
+    lines = (ROOT / "systemd" / "postern.service").read_text().splitlines()
+    pairs = (line.removeprefix("Environment=") for line in lines if line.startswith("Environment="))
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def slow_syncs() -> tuple[str, ...]:
