@@ -15,7 +15,7 @@ from fido2.ctap import CtapError
 from fido2.ctap2.base import Ctap2, args
 from fido2.webauthn import AuthenticatorData
 
-from drivers.isodep import DONE, Card, CardSilent
+from drivers.isodep import DONE, Card, CardSilent, CardSlow
 from drivers.readings import AssertCard, CardAsserted, CardFailed, CardFailure, CredentialMade, MakeCredential
 
 FIDO_AID = bytes.fromhex("A0000006472F0001")
@@ -144,6 +144,8 @@ async def _hear(card: Card, message: bytes, within: float) -> bytes:
 
 
 def _failure(error: Exception) -> CardFailure:
+    if isinstance(error, CardSlow):
+        return CardFailure.NO_FINGER
     if isinstance(error, CardSilent):
         return CardFailure.GONE
     if isinstance(error, CtapError):

@@ -51,8 +51,8 @@ ISO_DEP = 0x20
 """In SEL_RES: the card speaks ISO/IEC 14443-4."""
 ANSWER_WITHIN = 1.0
 """Seconds that the chip may take for a plain command; looking for a card takes it 30 ms."""
-EXCHANGE_WITHIN = 2.0
-"""Seconds that a card may take for a plain answer."""
+SELECT_WITHIN = 2.0
+"""Seconds that a card may take to say whether it has the applet."""
 GRACE = 2.0
 """Seconds beyond the holder's time in which a card that waits silently may still say that it was too long."""
 
@@ -168,7 +168,7 @@ class Pn532Driver(Driver):
                 pass
 
     async def _applets(self, target: Target) -> tuple[str, ...]:
-        return await select_fido(Card(self.chip, EXCHANGE_WITHIN)) if target.speaks_apdus else ()
+        return await select_fido(Card(self.chip, SELECT_WITHIN)) if target.speaks_apdus else ()
 
     # -- fingerprint cards ------------------------------------------------------------------------
 

@@ -30,6 +30,10 @@ SILENCE = 0.05
 """Seconds without a byte after which an aborted command is taken to be over."""
 
 
+class Unanswered(NoReply):
+    """The chip has begun with a command and not come to an end in time. It is aborted before the next."""
+
+
 class Pn532Dialogue:
     """One chip on its own line."""
 
@@ -71,7 +75,7 @@ class Pn532Dialogue:
             if isinstance(said, Ack):
                 said = await self._answer(code, within)
                 if said is None:
-                    raise NoReply(f"command {code:02x} was acknowledged and not answered")
+                    raise Unanswered(f"command {code:02x} was acknowledged and not answered")
             if isinstance(said, Answer):
                 return said
             if said is None and not again:

@@ -6,7 +6,8 @@
 
 Fingers are names. The card speaks the FIDO applet's APDUs (CTAP 2.1 section 11.3) and three commands:
 authenticatorMakeCredential, authenticatorGetAssertion, authenticatorGetInfo. All its credentials are
-discoverable, and it signs nothing before it has matched a finger. It has no PIN.
+discoverable, and it signs nothing before it has matched a finger; that it did, it says only to who asked for
+it (option `uv`). It has no PIN.
 """
 
 import copy
@@ -289,7 +290,7 @@ class FidoCard:
         others = [each for each in self.credentials if (each.rp_id, each.person) != (rp_id, person)]
         self.credentials = [made, *others]
         attested = AAGUID + len(made.id).to_bytes(2, "big") + made.id + encode(made.cose())
-        auth_data = self._auth_data(made, AT) + attested
+        auth_data = self._auth_data(made, AT | _verified(request.get(7))) + attested
         statement = {"alg": made.algorithm, "sig": made.sign(auth_data + request[1])}
         return {1: "packed", 2: auth_data, 3: statement}
 
@@ -302,7 +303,7 @@ class FidoCard:
             raise Declined(Status.NO_CREDENTIALS)
         chosen = found[0]
         chosen.counter += self.counts
-        auth_data = self._auth_data(chosen, 0)
+        auth_data = self._auth_data(chosen, _verified(request.get(5)))
         answer: dict[int, Any] = {
             1: {"id": chosen.id, "type": "public-key"},
             2: auth_data,
@@ -312,6 +313,11 @@ class FidoCard:
         return answer if len(found) == 1 else {**answer, 5: len(found)}
 
     def _auth_data(self, credential: Credential, more: int) -> bytes:
-        flags = UP | (UV if self.claims_verification else 0) | more
+        flags = UP | (more if self.claims_verification else more & ~UV)
         rp = hashlib.sha256(credential.rp_id.encode()).digest()
         return rp + bytes([flags]) + credential.counter.to_bytes(4, "big")
+
+
+def _verified(options: dict[str, bool] | None) -> int:
+    """The UV flag, for who has asked for it: without `uv` a finger is no more than a touch."""
+    return UV if options and options.get("uv") else 0

@@ -79,6 +79,12 @@ class Pn532Reader(VirtualDevice):
         """So many of the next frames from the host are not heard."""
         self.rejects_next = 0
         """So many of the next commands are answered with a syntax error."""
+        self.deaf_to: int | None = None
+        """A command that is never heard."""
+        self.unheard: list[bytes] = []
+        """What it was not heard to say."""
+        self.aborts = 0
+        """How often the host has called off what was going on."""
         self.heard = asyncio.Event()
         """Set with every command that was understood."""
         self.pulled = asyncio.Event()
@@ -171,8 +177,12 @@ class Pn532Reader(VirtualDevice):
         if self.misses_next:
             self.misses_next -= 1
             return
+        if len(heard) > 1 and heard[1] == self.deaf_to:
+            self.unheard.append(heard[1:])
+            return
         match heard:
             case b"A":
+                self.aborts += 1
                 self._fall_silent()
             case b"N":
                 self.send(self._last)

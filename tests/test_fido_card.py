@@ -233,6 +233,27 @@ async def test_every_way_to_fail_has_its_word(tmp_path: Path) -> None:
         assert failed == [CardFailure.WRONG_FINGER, CardFailure.WRONG_FINGER, CardFailure.BLOCKED]
 
 
+async def test_a_card_that_nobody_touched_is_told_that_nobody_waits_any_longer(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        card = FidoCard()
+        await at.with_credential(card)
+        assert await failure(at) is CardFailure.NO_FINGER
+        exchanges = [asked[2:] for asked in at.reader.asked if asked[0] == 0x40]
+        assert exchanges[-1][:4] == bytes.fromhex("80 11 11 00"), "NFCCTAP_GETRESPONSE with P1 11: cancel"
+
+
+async def test_a_card_that_waits_silently_for_a_finger_costs_its_time_and_not_the_reader(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as at:
+        card = FidoCard(keeps_alive=False)
+        await at.with_credential(card)
+        assert await failure(at) is CardFailure.NO_FINGER
+        card.touch("thumb")
+        assert isinstance(await at.asserted(), CardAsserted)
+        assert not at.running.done()
+
+
 async def test_a_card_without_a_finger_or_without_ctap2_is_unfit(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         at.reader.present(FidoCard(fingers=set()))
