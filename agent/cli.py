@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     from agent.doors_command import add_commands as add_doors
     from agent.enrol_command import add_commands as add_enrol
     from agent.ferry_command import add_commands as add_ferry
+    from agent.fingers_command import add_commands as add_fingers
     from agent.fleet.command import add_commands as add_fleet
     from agent.identity_command import add_commands as add_identity
     from agent.roster_command import add_commands as add_roster
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add_fleet(commands)
     add_roster(commands)
     add_cards(commands)
+    add_fingers(commands)
     add_doors(commands)
     add_schema(commands)
     return parser

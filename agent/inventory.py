@@ -92,5 +92,15 @@ class Inventory:
         return {PREFIX + unit: _untaught(known)}
 
 
+def taught_here(unit: str, slot: int, records: Mapping[str, Any], *, taught: bool) -> dict[str, Any]:
+    """The record of the slots that were taught on the device itself; nothing for a module not seen yet,
+    of which all slots that are taken at first sight were."""
+    told = records.get(SLOTS + unit)
+    if told is None:
+        return {}
+    local = {*told["local"], slot} if taught else {*told["local"]} - {slot}
+    return {SLOTS + unit: {**told, "local": sorted(local)}}
+
+
 def _untaught(said: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in said.items() if key not in TAUGHT}

@@ -14,7 +14,7 @@ import structlog
 
 from agent import slots
 from agent.clock import NS, Moment
-from agent.inventory import SLOTS, Inventory
+from agent.inventory import SLOTS, Inventory, taught_here
 from agent.journal import Journal
 from agent.roster import BUNDLE, Roster
 from agent.templates import Finger, Ours, Plan, Template, Wanted, plan
@@ -355,13 +355,14 @@ class Provisioning:
 
     def _taught(self, unit: str, slot: int, *, taught: bool) -> None:
         """A finger was taught, or forgotten, at the device itself."""
-        module, told = self._modules.get(unit), self._journal.records.get(SLOTS + unit)
-        if module is None or told is None:
+        module = self._modules.get(unit)
+        records = taught_here(unit, slot, self._journal.records, taught=taught)
+        if module is None or not records:
             return
         change = frozenset({slot})
         module.present = module.present | change if taught else module.present - change
-        local = frozenset(told["local"])
-        self._remember(unit, local | change if taught else local - change, fleet=told["fleet"])
+        now, position = self._house.stamp()
+        self._journal.append([], now, position, records)
 
     def _remember(self, unit: str, local: Iterable[int], *, fleet: bool) -> None:
         now, position = self._house.stamp()

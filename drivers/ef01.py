@@ -218,6 +218,11 @@ def verify_password(password: int) -> Command:
     return Command(name="VfyPwd", content=struct.pack(">BI", 0x13, password))
 
 
+def set_password(password: int) -> Command:
+    """From its yes on the module wants this one; it is kept in its flash."""
+    return Command(name="SetPwd", content=struct.pack(">BI", 0x12, password), slowness=3, repeatable=False)
+
+
 def read_index_table(page: int) -> Command:
     """One page tells of 256 slots."""
     return Command(name="ReadIndexTable", content=bytes([0x1F, page]), payload=32)

@@ -23,7 +23,9 @@ from drivers.ef01 import (
     data_packets,
     down_char,
     encode,
+    load_char,
     read_index_table,
+    set_password,
     slots_in,
     up_char,
     verify_password,
@@ -122,6 +124,29 @@ class Ef01Dialogue:
             held = await self._read_back(up_char(buffer))
         if not hmac.compare_digest(held, template):
             raise ActionRefused(f"expected the template back as it was sent, got {len(held)} other bytes")
+
+    async def fetch_template(self, buffer: int, slot: int) -> bytes:
+        """What a slot holds, by way of `buffer`. Raises ActionRefused, NoReply."""
+        (await self.ask(load_char(buffer, slot))).check()
+        async with self._turn:
+            return await self._read_back(up_char(buffer))
+
+    def use_password(self, password: int) -> None:
+        """What the module is given from now on when it asks."""
+        self._verify = verify_password(password)
+        self._astray = True
+
+    async def set_password(self, password: int) -> None:
+        """Have the module want another one. Said to be done is not enough: it is asked. Raises ActionRefused
+        for a no; NoReply, also where nobody knows which of the two it wants now.
+        """
+        async with self._turn:
+            ack = await self._try(set_password(password))
+            if ack is not None:
+                ack.check()
+            self.use_password(password)
+            if await self._fall_in_step() is None:
+                raise NoReply("no answer to SetPwd")
 
     async def count_unasked(self, within: float) -> None:
         """Read for so many seconds, counting whole frames that answer no question."""

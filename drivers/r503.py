@@ -1,7 +1,8 @@
 """Fingerprint modules of the R30x and R50x families: one live finger against one claimed slot.
 
-Only 1:1 comparisons, done in the module: no image ever leaves it, nor any template but one that is just
-being stored, nobody is searched for, and no module parameter is ever changed. The packets are in `ef01`, the
+Only 1:1 comparisons, done in the module: no image ever leaves it, and nobody is searched for. While an agent
+runs no template leaves it but one that is just being stored, and no module parameter is changed; an operator
+at the command line may take a template out, and set the password. The packets are in `ef01`, the
 conversation in `ef01_dialogue`.
 """
 
@@ -9,9 +10,10 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field, Secret
+from pydantic import ConfigDict, Field, Secret, model_validator
 
 from drivers.base import ActionRefused, Driver, Emit, Link, NoReply, Options, Unsupported
 from drivers.ef01 import (
@@ -76,6 +78,8 @@ TONES = {
     Tone.ASK: aura_led(Mode.FLASH, Colour.PURPLE, speed=0x32, count=2),
 }
 
+PASSWORD_DIGITS = 8
+
 Word = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
 
 
@@ -83,6 +87,8 @@ class R503Options(Options):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     password: Secret[Word] = Secret(0)
+    password_file: str | None = Field(None, pattern=r"^/")
+    """File of the module's password, 8 hex digits: so that it stands in no config."""
     address: Word = ANY_MODULE
     min_score: int = Field(50, ge=1)
     """A match below this is none. On the module's own scale: not comparable between models."""
@@ -90,6 +96,12 @@ class R503Options(Options):
     """Seconds between two questions whether the module is still there."""
     answer_within: float = Field(1.0, gt=0, le=2)
     """Seconds a plain command may take; capturing gets twice, storing and deleting three times as long."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_file is not None and self.password.get_secret_value():
+            raise ValueError("expected a password or a password_file, got both")
+        return self
 
 
 class R503Driver(Driver):
@@ -124,6 +136,8 @@ class R503Driver(Driver):
         return self._module.codec.noise
 
     async def identify(self) -> Mapping[str, str]:
+        if self.options.password_file is not None:
+            self._module.use_password(password_in(Path(self.options.password_file)))
         found = await self._module.find(BAUDS)
         about = {
             "capacity": str(found.capacity),
@@ -158,6 +172,15 @@ class R503Driver(Driver):
     async def inventory(self) -> frozenset[int]:
         """The slots that hold a template. Raises ActionRefused from modules without an index table."""
         return await self._module.inventory()
+
+    async def template(self, slot: int) -> bytes:
+        """What a slot holds, as another module takes it. Raises ActionRefused, NoReply."""
+        async with self._at_the_glass(slot):
+            return await self._module.fetch_template(1, slot)
+
+    async def set_password(self, password: int) -> None:
+        """Raises ActionRefused; NoReply where nobody knows whether the module wants this one now."""
+        await self._module.set_password(password)
 
     async def perform(self, action: Action) -> None:
         match action:
@@ -325,6 +348,18 @@ class R503Driver(Driver):
         except NoReply:
             if self._lit is None:
                 self._lit = False
+
+
+def password_in(path: Path) -> int:
+    """Raises ActionRefused, and never says what the file holds."""
+    try:
+        digits = path.read_text(encoding="ascii").strip()
+        if len(digits) != PASSWORD_DIGITS:
+            raise ValueError
+        return int(digits, 16)
+    except (OSError, ValueError) as error:
+        found = error.strerror if isinstance(error, OSError) else "something else"
+        raise ActionRefused(f"{path}: expected 8 hex digits, got {found}") from None
 
 
 def _deadline(within: float) -> float:

@@ -32,6 +32,7 @@ class Instruction(IntEnum):
     DOWN_CHAR = 0x09
     DELETE_CHAR = 0x0C
     READ_SYS_PARA = 0x0F
+    SET_PASSWORD = 0x12
     VERIFY_PASSWORD = 0x13
     TEMPLATE_NUM = 0x1D
     READ_INDEX = 0x1F
@@ -49,6 +50,7 @@ PARAMETERS: dict[int, int] = {
     Instruction.DOWN_CHAR: 1,
     Instruction.DELETE_CHAR: 4,
     Instruction.READ_SYS_PARA: 0,
+    Instruction.SET_PASSWORD: 4,
     Instruction.VERIFY_PASSWORD: 4,
     Instruction.TEMPLATE_NUM: 0,
     Instruction.READ_INDEX: 1,
@@ -322,6 +324,9 @@ class FingerprintModule(VirtualDevice):
                 size = (self.packet_bytes // 32).bit_length() - 1
                 told = (0, 0, self.capacity, self.security, self.address, size, self.baud // 9600)
                 return OK + struct.pack(">HHHHIHH", *told)
+            case Instruction.SET_PASSWORD:
+                self.password = int.from_bytes(parameters, "big")
+                return OK
             case Instruction.TEMPLATE_NUM:
                 return OK + struct.pack(">H", len(self.templates))
             case Instruction.READ_INDEX:

@@ -158,7 +158,7 @@ def test_a_card_clears_the_failures_of_its_holder(desk: Desk) -> None:
 ELSEWHERE = {
     "another challenge": asked(challenge=b"\x01" * 32),
     "another purpose": asked(stake=Stake("handover")),
-    "another transaction": asked(stake=about("handover", [ANNA, "P1"])),
+    "another transaction": asked(stake=replace(about("handover", [ANNA, "P1"]), purpose=SESSION.purpose)),
     "another reader": asked(unit="gate"),
     "another device": asked(source="/postern/acme/van-8"),
 }

@@ -51,6 +51,7 @@ DEVICES = (
         TELEMETRY,
     ),
     EntryType("device.finger_enrolled", UNIT, "A finger was taught, or not.", "slot ok reason", STATE),
+    EntryType("device.finger_forgotten", UNIT, "A slot was emptied at the device.", "slot ok reason", STATE),
     EntryType("device.tag_left", UNIT, "A tag left the field.", "technology", TELEMETRY),
     EntryType("device.input_changed", UNIT, "A contact was made or broken.", "unit input closed first"),
 )
