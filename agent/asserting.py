@@ -49,7 +49,7 @@ def answered(state: S, event: FactorShown, stake: Stake) -> tuple[S, FactorShown
     if verdict.granted and not (asked and asked.awaited(event.unit, event.at) and asked.stake == stake):
         verdict = replace(verdict, outcome=Outcome.UNASKED)
     told: tuple[Draft, ...] = ()
-    if verdict.outcome is Outcome.CLONED:
+    if verdict.counters is not None:
         told = (_suspected(event),)
     elif verdict.granted and asked and verdict.assertion:
         # Whoever has the card's public key can check this without believing the device.
@@ -61,6 +61,7 @@ def answered(state: S, event: FactorShown, stake: Stake) -> tuple[S, FactorShown
 def _suspected(event: FactorShown) -> Draft:
     """Two cards sign with one key: whose is the copy, only people can find out."""
     verdict = event.verdict
-    expected, found = verdict.counters or (None, None)
+    assert verdict.counters is not None
+    expected, found = verdict.counters
     data = {"unit": event.unit, "counter_above": expected, "counter": found}
     return Draft("identity.clone_suspected", verdict.subject or event.unit, data)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from agent.cli import EXIT_FAILED, Mistake, config_option
-from agent.roster_command import days, opened, subject_of
+from agent.roster_command import ROLES, days, opened, subject_of
 
 KIND = "pn532"
 CARD_WITHIN = 60.0
@@ -70,6 +70,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     make = actions.add_parser("make", help="make a credential at a reader and add it to the roster")
     make.add_argument("subject", help="the driver's reference: random, never a name")
     make.add_argument("--port", required=True, metavar="DEV", help="port of a PN532 that no agent holds")
+    make.add_argument("--role", choices=ROLES, help="what this person is (driver)")
     make.add_argument("--days", type=days, default=31, help="how long the row is good for (31)")
     config_option(make)
     make.set_defaults(run=_make)
@@ -93,7 +94,8 @@ def _make(given: argparse.Namespace) -> int:
     except (PortGone, NoReply, _NotMade, BadKey) as failed:
         print(f"{given.port}: {failed}", file=sys.stderr)
         return EXIT_FAILED
-    row = Row(subject=subject, kind="fido2", until=now + given.days * 86_400, public_key=key)
+    until = now + given.days * 86_400
+    row = Row(subject=subject, kind="fido2", until=until, role=given.role, public_key=key)
     with opened(config.state) as roster:
         roster.put(row, made.credential_id, as_of=now)
     record = {

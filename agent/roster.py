@@ -25,7 +25,7 @@ from agent.lockout import (
 from agent.policy import LEVELS
 from agent.row_seal import Keys, value_of
 from agent.rows import LOCAL, Rows
-from agent.signed import evidence, unfit, weigh
+from agent.signed import Seen, evidence, unfit, weigh
 from agent.stake import Asked
 from agent.standing import Authority
 from agent.workflow import Outcome, Pardon, Verdict
@@ -215,8 +215,8 @@ class Roster:
         if row is None:
             return self._failed(Outcome.UNKNOWN, "fido2", None, reader, now, records)
         key = f"card/{self.keys.digest('card', said.credential_id)}"
-        weighed = weigh(said, row.public_key or "", asked, counter=int(records.get(key, 0)))
-        kept = {} if weighed.counter is None else {key: weighed.counter}
+        weighed = weigh(said, row.public_key or "", asked, Seen.load(records.get(key)))
+        kept = {} if weighed.seen is None else {key: weighed.seen.dump()}
         outcome = weighed.outcome
         if outcome is Outcome.GRANTED:
             outcome = self._holder(said, row, now, records)

@@ -4,7 +4,9 @@ The checks themselves are in `agent.assertion`, which brings the fido2 library w
 first card that answers or is added.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from agent.stake import Asked, b64
 from agent.workflow import Outcome
@@ -12,6 +14,25 @@ from drivers.readings import CardAsserted
 
 MIN_ID_BYTES = 16
 """Shorter credential ids could be guessed. WebAuthn asks for at least as many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is remembered of a credential."""
+
+    counter: int = 0
+    """The highest that it has shown here."""
+    copied: bool = False
+    """Two cards hold its key. That stays so, however high either of them counts."""
+
+    @classmethod
+    def load(cls, record: int | Mapping[str, Any] | None) -> Self:
+        if isinstance(record, Mapping):
+            return cls(counter=record["counter"], copied=record["copied"])
+        return cls(counter=record or 0)
+
+    def dump(self) -> int | dict[str, Any]:
+        return {"counter": self.counter, "copied": True} if self.copied else self.counter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +44,12 @@ class Weighed:
     """What was not as it should be."""
     counters: tuple[int, int] | None = None
     """Of a card that may be a copy: the counter it had to be above, and its own."""
-    counter: int | None = None
+    seen: Seen | None = None
     """To be kept from now on; None where there is nothing new to keep."""
 
 
-def weigh(said: CardAsserted, public_key: str, asked: Asked, *, counter: int) -> Weighed:
-    """`counter` is the highest that this card has shown here."""
+def weigh(said: CardAsserted, public_key: str, asked: Asked, seen: Seen) -> Weighed:
+    """`seen` is what is remembered of the credential that it names."""
     from agent import assertion
 
     try:
@@ -38,9 +59,12 @@ def weigh(said: CardAsserted, public_key: str, asked: Asked, *, counter: int) ->
     except assertion.NotProven as not_proven:
         return Weighed(outcome=Outcome.FORGED, detail=str(not_proven))
     # WebAuthn level 2, section 7.2: a counter that is or was not zero has to have grown.
-    if (counter or shown) and shown <= counter:
-        return Weighed(outcome=Outcome.CLONED, counters=(counter, shown))
-    return Weighed(outcome=Outcome.GRANTED, counter=shown or None)
+    if (seen.counter or shown) and shown <= seen.counter:
+        return Weighed(
+            outcome=Outcome.CLONED, counters=(seen.counter, shown), seen=replace(seen, copied=True)
+        )
+    grown = replace(seen, counter=shown) if shown else None
+    return Weighed(outcome=Outcome.CLONED if seen.copied else Outcome.GRANTED, seen=grown)
 
 
 def unfit(credential_id: bytes, public_key: str) -> str:

@@ -257,9 +257,20 @@ def test_the_second_of_two_cards_with_one_key_is_found_out(tmp_path: Path, algor
         for shown in (1, 2, 3):
             verdict = desk.judge(desk.signed(asked(), copy))
             assert (verdict.outcome, verdict.counters) == (Outcome.CLONED, (3, shown))
-        assert desk.judge(desk.signed(asked(), copy)).granted
-        # Whichever of them signs next, the other is behind from now on: the true one is the one refused.
-        assert desk.judge(desk.signed(asked())).outcome is Outcome.CLONED
+        for _ in range(3):
+            # Whichever of them is ahead by now, neither is believed, and the alarm has been given.
+            for card in (copy, desk.card):
+                verdict = desk.judge(desk.signed(asked(), card))
+                assert (verdict.outcome, verdict.level) == (Outcome.CLONED, 0)
+
+
+def test_a_new_credential_on_the_card_that_is_left_is_believed(desk: Desk) -> None:
+    copy = desk.card.cloned()
+    assert desk.judge(desk.signed(asked())).granted
+    assert desk.judge(desk.signed(asked(), copy)).outcome is Outcome.CLONED
+    desk.enrol(desk.card, ANNA)
+    assert desk.judge(desk.signed(asked())).granted
+    assert desk.judge(desk.signed(asked(), copy)).outcome is Outcome.CLONED
 
 
 def test_a_counter_that_falls_back_to_zero_is_a_copy(desk: Desk) -> None:

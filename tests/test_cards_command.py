@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.assertion import public_key
+from agent.roster import Roster
+from agent.row_seal import Keys
+from agent.rows import LOCAL
 from agent.stake import b64
 from simulators.fido_card import FidoCard
 from simulators.pn532 import NumberCard, Pn532Reader
@@ -59,7 +62,8 @@ class Making:
 
 @contextlib.asynccontextmanager
 async def making(config: Path, reader: Pn532Reader) -> AsyncIterator[Making]:
-    command = ["cards", "make", SUBJECT, "--port", str(reader.name), "--config", str(config)]
+    at = ["--port", str(reader.name), "--config", str(config)]
+    command = ["cards", "make", SUBJECT, "--role", "technician", *at]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "agent", *command, stdout=pipe, stderr=pipe
@@ -94,6 +98,11 @@ async def test_a_credential_is_made_added_and_told_for_the_fleet(tmp_path: Path,
         "algorithm": "EdDSA",
     }
     assert dict(public_key(told["public_key"])) == credential.cose()
+    keys = Keys.load(tmp_path / "state" / "keys")
+    with contextlib.closing(Roster(tmp_path / "state" / "roster.db", keys)) as roster:
+        row = roster.rows.open(LOCAL, "fido2", credential.id)
+        assert row is not None
+        assert row["role"] == "technician"
     forget = ("roster", "forget", "fido2", "--config", str(config))
     assert await postern(*forget, stdin=out) == "forgotten\n"
     with pytest.raises(RuntimeError, match="no row opens with that"):

@@ -226,8 +226,15 @@ async def test_the_counter_outlives_a_kill_and_finds_the_copy(tmp_path: Path) ->
             ANNA,
             {**alarm["data"], "unit": "cards", "counter_above": 2, "counter": 1},
         )
-        assert at.site.of("identity.refused")[-1]["data"]["outcome"] == "cloned"
-        assert len(at.site.of("custody.session_opened")) == 2
+        await at.site.kill_agent()
+        await at.site.start_agent()
+        await at.site.ready("cards")
+        await at.hold(card)
+        assert [each["data"]["outcome"] for each in at.site.of("identity.refused")] == ["cloned"] * 2
+        assert len(at.site.of("custody.session_opened")) == 2, (
+            "and the genuine card is believed no more either"
+        )
+        assert len(at.site.of("identity.clone_suspected")) == 1
 
 
 async def test_a_card_pulled_away_while_it_is_asked_is_no_try(tmp_path: Path) -> None:
