@@ -154,7 +154,7 @@ def _list(given: argparse.Namespace) -> int:
 
     async def listed(app: "App", module: Module) -> Mapping[str, Any]:
         name, records = module.spec.name, app.journal.records
-        taken = await module.driver.inventory()
+        taken = await module.driver.inventory() if "index" in module.about else ()
         sighting = app.inventory.sighted(name, module.about, records)
         doubts = sighting.entry.data["changes"] if sighting.entry else {}
         return {"about": dict(module.about), "slots": origins(name, taken, records), "differs": doubts}
@@ -167,6 +167,8 @@ def _list(given: argparse.Namespace) -> int:
         return 0
     for key, value in told["about"].items():
         print(f"{key:14} {value}")
+    if "index" not in told["about"]:
+        print("It cannot list its slots: what is in them is not known, and the fleet puts nothing in.")
     words = {"fleet": "from the fleet", "here": "taught here", "foreign": "put there by nobody we know"}
     for slot, whose in told["slots"].items():
         print(f"slot {slot:<9} {words[whose]}")
@@ -185,6 +187,8 @@ def _teach(given: argparse.Namespace) -> int:
             raise _Failed(f"the fleet says what slot {slot} holds: take another")
         if "index" not in module.about:
             raise _Failed("expected a module that lists its slots, got one that cannot: use its maker's tool")
+        if slot >= (capacity := int(module.about["capacity"])):
+            raise _Failed(f"expected a slot below {capacity}, got {slot}")
         if slot in await module.driver.inventory():
             raise _Failed(REASONS["slot_taken"])
         print(LAY, file=sys.stderr, flush=True)

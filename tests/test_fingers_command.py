@@ -120,6 +120,7 @@ async def test_a_finger_is_taught_listed_taken_out_for_the_fleet_and_forgotten(d
         (("forget", "finger", "65536"), 2, "expected a slot from 0 to 65535, got '65536'"),
         (("teach", "finger", "7", "--template", "/dev/null"), 2, "expected a file that is not there yet"),
         (("forget", "finger", "7"), 1, "slot 7 is empty"),
+        (("teach", "finger", "200"), 1, "finger: expected a slot below 200, got 200"),
     ],
 )
 async def test_what_cannot_be_done_is_said_in_a_line(
@@ -140,6 +141,14 @@ async def test_a_module_that_is_not_there_or_answers_another_password_is_told(de
     depot.password.write_text("00000001")
     depot.module.unplug()
     assert (await depot.run("list", "finger"))[2] == f"finger: absent: {depot.module.name}\n"
+
+
+async def test_a_module_that_cannot_list_its_slots_is_told_as_one(depot: Depot) -> None:
+    depot.module.lacks |= {Instruction.TEMPLATE_NUM, Instruction.READ_INDEX}
+    code, out, _ = await depot.run("list", "finger")
+    assert (code, out.splitlines()[-1].split(":")[0]) == (0, "It cannot list its slots")
+    code, _, err = await depot.run("teach", "finger", "7")
+    assert (code, "expected a module that lists its slots" in err) == (1, True)
 
 
 # -- its password -----------------------------------------------------------------------------------
