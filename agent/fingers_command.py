@@ -179,12 +179,14 @@ def _list(given: argparse.Namespace) -> int:
 
 def _teach(given: argparse.Namespace) -> int:
     from agent.roster import BUNDLE
+    from agent.teaching import is_fleets
     from drivers.readings import EnrolFinger
 
     async def taught(app: "App", module: Module) -> Mapping[str, Any]:
         name, slot = module.spec.name, given.slot
-        if (name, slot) in app.roster.rows.slots(BUNDLE):
-            raise _Failed(f"the fleet says what slot {slot} holds: take another")
+        if (name, slot) in app.roster.rows.slots(BUNDLE) or is_fleets(name, slot, app.journal.records):
+            # A module that was exchanged and comes back may hold it still.
+            raise _Failed(f"slot {slot} holds or held a finger of the fleet's: take another")
         if "index" not in module.about:
             raise _Failed("expected a module that lists its slots, got one that cannot: use its maker's tool")
         if slot >= (capacity := int(module.about["capacity"])):

@@ -37,10 +37,15 @@ def remembered(change: Change, inventory: Inventory, records: Records) -> dict[s
     return {**changes, key: {**known, **now}}
 
 
+def is_fleets(unit: str, slot: int, records: Records) -> bool:
+    """Whether a template of the fleet's was put into the slot, here or in a module that was here before."""
+    return f"{OURS}{unit}/{slot}" in records
+
+
 def origins(unit: str, taken: Collection[int], records: Records) -> dict[int, str]:
     """Of each taken slot who put it there: `fleet`, `here` or `foreign`."""
     local = records.get(SLOTS + unit, {}).get("local", taken)
     return {
-        slot: "fleet" if f"{OURS}{unit}/{slot}" in records else "here" if slot in local else "foreign"
+        slot: "fleet" if is_fleets(unit, slot, records) else "here" if slot in local else "foreign"
         for slot in sorted(taken)
     }

@@ -160,10 +160,8 @@ def test_a_card_completes_a_login_that_asks_for_more() -> None:
     assert types(at.show("fido2", CLEO)) == ["custody.session_opened"]
 
 
-@pytest.mark.parametrize(
-    "outcome", [Outcome.FORGED, Outcome.MISMATCH, Outcome.NO_TRY, Outcome.LOCKED, Outcome.UNKNOWN]
-)
-def test_a_refused_card_sounds_bad_and_says_what_was_wrong(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.GRANTED])
+def test_a_refused_card_sounds_bad_whatever_it_was_and_the_journal_knows_what(outcome: Outcome) -> None:
     at = counter()
     decision = at.show("fido2", ANNA, outcome, detail="signature")
     assert types(decision) == ["identity.refused"]

@@ -4,6 +4,7 @@ A real agent, a real mosquitto, the fleet's own commands, and a fingerprint modu
 """
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from simulators.stage import postern
 from tests.fleets import DEVICE
 from tests.site import Site
 from tests.test_collect import collecting
+from tests.test_fingers_command import fingers
 from tests.test_fleet_down import ANNA, BADGE, BORIS, CONFIG, OTHER, Fleet
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
@@ -34,7 +36,7 @@ kind = "r503"
 port = "{dev}/finger"
 """
 )
-SLOT, OTHER_SLOT = 7, 9
+SLOT, OTHER_SLOT, FOREIGN = 7, 9, 20
 
 
 class Van:
@@ -158,11 +160,23 @@ async def test_who_is_taken_out_while_the_agent_is_dead_is_deleted_when_it_is_ba
         await made.push((ANNA, SLOT), (BORIS, OTHER_SLOT))
         await made.heard("identity.template_stored", 2)
         await made.site.kill_agent()
+        await seen_to(made)
         await made.push((BORIS, OTHER_SLOT))
         await made.site.start_agent()
         await made.heard("identity.template_deleted")
         assert made.module.templates == {OTHER_SLOT: BORIS}
         assert made.told("identity.template_deleted") == [(SLOT, None)], "no name is kept beside a slot"
+        assert not made.site.of("identity.inventory_mismatch")
+
+
+async def seen_to(made: Van) -> None:
+    """Somebody has put a finger in, and an operator finds it and takes it out."""
+    made.module.teach(FOREIGN, "mallory")
+    told = json.loads((await fingers(made.site.config, made.module, "list", "finger", "--json"))[1])
+    assert told["slots"] == {str(SLOT): "fleet", str(OTHER_SLOT): "fleet", str(FOREIGN): "foreign"}
+    code, _, err = await fingers(made.site.config, made.module, "teach", "finger", str(SLOT))
+    assert (code, err) == (1, f"finger: slot {SLOT} holds or held a finger of the fleet's: take another\n")
+    assert (await fingers(made.site.config, made.module, "forget", "finger", str(FOREIGN)))[0] == 0
 
 
 async def test_a_wipe_takes_the_templates_out_of_the_module_as_well(tmp_path: Path) -> None:
