@@ -41,6 +41,7 @@ REASONS = {
     "poor_image": "the finger could not be read: wipe glass and finger dry",
     "not_stored": "the module did not store it",
     "not_deleted": "the module did not delete it",
+    "SetPwd: not taken": "the module did not take a new password; it wants the one it had",
     "no answer to SetPwd": "it is not known whether the module took the new password: do it once more",
 }
 
@@ -131,6 +132,7 @@ def _beside_the_agent(
 @contextlib.asynccontextmanager
 async def _opened(spec: "UnitSpec") -> AsyncIterator[Module]:
     """Raises _Failed, for whatever goes wrong with the module inside as well."""
+    from drivers import driver_for
     from drivers.base import ActionRefused, NoReply
     from drivers.port import PortGone, open_port
     from drivers.r503 import R503Driver
@@ -139,8 +141,8 @@ async def _opened(spec: "UnitSpec") -> AsyncIterator[Module]:
     try:
         port = await open_port(spec.address, baud=spec.baud)
         with contextlib.closing(port):
-            assert spec.kind == KIND
-            driver = R503Driver(port, said.put, spec.options)  # type: ignore[arg-type]
+            driver = driver_for(KIND)(port, said.put, spec.options)
+            assert isinstance(driver, R503Driver)
             yield Module(spec, driver, await driver.identify(), said)
     except (PortGone, NoReply, ActionRefused) as error:
         raise _Failed(REASONS.get(str(error), str(error))) from error

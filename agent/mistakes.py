@@ -18,6 +18,8 @@ STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=Fals
 
 ABSOLUTE = r"^/[^\x00]*$"
 HOST = r"^[^\s\x00/]{1,253}$"
+_TOLD = re.compile(r"expected (.+), got (.+)", re.DOTALL)
+"""What a model has to say of several settings together."""
 _IN_WORDS = {ABSOLUTE: "an absolute path", HOST: "a host name or an address"}
 
 
@@ -101,6 +103,8 @@ def _mistake(model: type[BaseModel], error: Any, where: tuple[str, ...], sibling
             return Mistake(path, "a value", "nothing")
         case "model_type" | "dict_type":
             expected = "a table"
+        case "value_error" if told := _TOLD.fullmatch(expected):
+            return Mistake(path, *told.groups())
     return Mistake(path, expected, shown(path, error["input"]))
 
 

@@ -138,14 +138,20 @@ class Ef01Dialogue:
 
     async def set_password(self, password: int) -> None:
         """Have the module want another one. Said to be done is not enough: it is asked. Raises ActionRefused
-        for a no; NoReply, also where nobody knows which of the two it wants now.
+        where it wants the one before; NoReply where nobody knows which of the two.
         """
         async with self._turn:
             ack = await self._try(set_password(password))
             if ack is not None:
                 ack.check()
+            before = self._verify
             self.use_password(password)
-            if await self._fall_in_step() is None:
+            try:
+                found = await self._fall_in_step()
+            except NoReply:
+                self._verify = before
+                raise ActionRefused("SetPwd: not taken") from None
+            if found is None:
                 raise NoReply("no answer to SetPwd")
 
     async def count_unasked(self, within: float) -> None:

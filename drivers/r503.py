@@ -87,7 +87,7 @@ class R503Options(Options):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     password: Secret[Word] = Secret(0)
-    password_file: str | None = Field(None, pattern=r"^/")
+    password_file: str | None = Field(None, pattern=r"^/[^\x00]*$")
     """File of the module's password, 8 hex digits: so that it stands in no config."""
     address: Word = ANY_MODULE
     min_score: int = Field(50, ge=1)

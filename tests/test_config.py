@@ -188,6 +188,16 @@ def test_every_kind_can_be_configured_with_nothing_but_its_port(kind: str) -> No
         ),
         ("baud = 38400", "baud = 50", "unit.gps.baud: expected greater than or equal to 300, got 50"),
         (
+            "[unit.gps]\n",
+            '[unit.cards]\nkind = "pn532"\nport = "/dev/x"\npresence_ms = 200\npoll_ms = 150\n[unit.gps]\n',
+            "unit.cards: expected presence_ms of two looks (300), got 200",
+        ),
+        (
+            "[unit.gps]\n",
+            '[unit.f]\nkind = "r503"\nport = "/dev/x"\npassword_file = "/a"\npassword = 5\n[unit.gps]\n',
+            "unit.f: expected a password or a password_file, got both",
+        ),
+        (
             'suffix = "crlf"',
             'suffix = "none"',
             "unit.gun: expected suffix none needs idle_ms: without it no line would ever end, "

@@ -182,6 +182,17 @@ async def test_a_yes_that_was_lost_is_found_out_by_asking(depot: Depot) -> None:
     assert depot.module.password
 
 
+async def test_a_password_that_the_module_never_heard_of_is_not_taken_for_its_own(depot: Depot) -> None:
+    depot.module.ignores = {Instruction.SET_PASSWORD}
+    said = "finger: the module did not take a new password; it wants the one it had\n"
+    assert await depot.run("password", "finger") == (1, "", said)
+    assert fits(depot)
+    depot.module.ignores = set()
+    assert (await depot.run("password", "finger"))[0] == 0
+    assert fits(depot)
+    assert depot.module.password
+
+
 async def test_a_module_that_takes_none_keeps_the_one_it_has(depot: Depot) -> None:
     depot.module.refusals[Instruction.SET_PASSWORD] = 0x18
     code, _, err = await depot.run("password", "finger")
