@@ -123,5 +123,5 @@ def _erase(given: argparse.Namespace) -> int:
     print(f"erased: {told['rows']} rows, {told['counters']} counters; past entries keep the reference alone")
     for key in told["remaining"]:
         print(f"still there until it is over by itself: {key}")
-    print("A template in a fingerprint module is not found by reference: the fleet knows its slot.")
+    print("A finger taught at this device is not found by reference: postern fingers forget UNIT SLOT.")
     return 0
