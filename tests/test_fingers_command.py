@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.app import App
 from agent.cli import main
+from agent.config import load
+from agent.templates import Ours
 from simulators.em4100 import Em4100Reader
 from simulators.r503 import FingerprintModule, Instruction, Mishap, template_of
 from simulators.stage import postern
@@ -52,12 +55,13 @@ class Depot:
     def coming(self) -> Path:
         return self.folder / "finger.password.next"
 
+    @property
+    def config(self) -> Path:
+        return self.folder / "postern.toml"
+
     async def run(self, *words: str, hand: str | None = None) -> tuple[int, str, str]:
         """Exit code, standard output, standard error. `hand` is a finger that is laid down twice."""
-        config = self.folder / "postern.toml"
-        names = {"state": self.folder / "state", "finger": self.module.name, "password": self.password}
-        config.write_text(CONFIG.format_map(names))
-        return await fingers(config, self.module, *words, hand=hand)
+        return await fingers(self.config, self.module, *words, hand=hand)
 
 
 async def fingers(
@@ -92,8 +96,11 @@ async def lay(module: FingerprintModule, finger: str) -> None:
 @pytest.fixture
 async def depot(tmp_path: Path) -> AsyncIterator[Depot]:
     with FingerprintModule(tmp_path / "finger") as module:
-        (tmp_path / "finger.password").write_text("00000000\n")
-        yield Depot(tmp_path, module)
+        made = Depot(tmp_path, module)
+        names = {"state": tmp_path / "state", "finger": module.name, "password": made.password}
+        made.config.write_text(CONFIG.format_map(names))
+        made.password.write_text("00000000\n")
+        yield made
 
 
 async def test_a_finger_is_taught_listed_taken_out_for_the_fleet_and_forgotten(depot: Depot) -> None:
@@ -129,6 +136,21 @@ async def test_what_cannot_be_done_is_said_in_a_line(
     ended, out, err = await depot.run(*words)
     assert (ended, out) == (code, "")
     assert said in err
+
+
+async def test_a_slot_whose_template_another_module_may_bring_back_is_left_alone(depot: Depot) -> None:
+    """The fleet's once: whoever is taken out of the list meanwhile would else come back as taught here."""
+
+    async def stored(app: App) -> None:
+        now, position = app.stamp()
+        ours = Ours(owner="a digest", digest="another", stored=True).dump()
+        await app.journal.append([], now, position, {"template/finger/7": ours})
+
+    await App(load(depot.config)).visit(stored)
+    code, _, err = await depot.run("teach", "finger", "7")
+    assert (code, err) == (1, "finger: slot 7 holds or held a finger of the fleet's: take another\n")
+    depot.module.teach(7, "anna")
+    assert json.loads((await depot.run("list", "finger", "--json"))[1])["slots"] == {"7": "fleet"}
 
 
 async def test_a_module_that_is_not_there_or_answers_another_password_is_told(depot: Depot) -> None:
