@@ -277,8 +277,9 @@ def _password(given: argparse.Namespace) -> int:
 
 
 async def _renewed(spec: "UnitSpec") -> Mapping[str, Any]:
+    """The file with the new password. Finishes what was begun before. Raises _Failed."""
     from agent import keyfile
-    from drivers.r503 import R503Options, password_in
+    from drivers.r503 import R503Options
 
     options = spec.options
     assert isinstance(options, R503Options)
@@ -287,14 +288,14 @@ async def _renewed(spec: "UnitSpec") -> Mapping[str, Any]:
     file = Path(options.password_file)
     coming = file.with_name(file.name + COMING)
     candidates: list[tuple[Path | None, int]]
-    candidates = [(file, password_in(file))] if file.exists() else [(None, FACTORY)]
-    candidates += [(coming, password_in(coming))] if coming.exists() else []
+    candidates = [(file, _read(file))] if file.exists() else [(None, FACTORY)]
+    candidates += [(coming, _read(coming))] if coming.exists() else []
     for path, password in candidates:
         try:
             async with _opened(_with(spec, password)) as module:
                 if path != coming:
                     fresh = 1 + secrets.randbelow(0xFFFFFFFE)
-                    keyfile.write(coming, f"{fresh:08x}\n".encode())
+                    _keep(coming, fresh)
                     await module.driver.set_password(fresh)
         except _Failed as failed:
             if str(failed) == WRONG and path != candidates[-1][0]:
@@ -304,6 +305,25 @@ async def _renewed(spec: "UnitSpec") -> Mapping[str, Any]:
         keyfile.sync_folder(file.parent)
         break
     return {"file": str(file)}
+
+
+def _read(path: Path) -> int:
+    from drivers.base import ActionRefused
+    from drivers.r503 import password_in
+
+    try:
+        return password_in(path)
+    except ActionRefused as refused:
+        raise _Failed(str(refused)) from refused
+
+
+def _keep(path: Path, password: int) -> None:
+    from agent import keyfile
+
+    try:
+        keyfile.write(path, f"{password:08x}\n".encode())
+    except OSError as error:
+        raise _Failed(f"{path}: {error.strerror}; the module was not told") from error
 
 
 def _with(spec: "UnitSpec", password: int) -> "UnitSpec":

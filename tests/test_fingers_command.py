@@ -138,6 +138,15 @@ async def test_what_cannot_be_done_is_said_in_a_line(
     assert said in err
 
 
+async def test_an_index_that_the_config_names_has_to_be_named_anew(depot: Depot) -> None:
+    depot.config.write_text(depot.config.read_text() + 'expect = { index = "0123456789abcdef" }\n')
+    code, _, err = await depot.run("teach", "finger", "7", hand="anna")
+    told = json.loads((await depot.run("list", "finger", "--json"))[1])
+    assert code == 0
+    assert f"the config expects another index: write {told['about']['index']} there" in err
+    assert told["differs"] == {"index": {"expected": "0123456789abcdef", "found": told["about"]["index"]}}
+
+
 async def test_a_slot_whose_template_another_module_may_bring_back_is_left_alone(depot: Depot) -> None:
     """The fleet's once: whoever is taken out of the list meanwhile would else come back as taught here."""
 
@@ -222,6 +231,21 @@ async def test_a_module_that_takes_none_keeps_the_one_it_has(depot: Depot) -> No
     assert (depot.module.password, depot.password.read_text()) == (0, "00000000\n")
     assert (await depot.run("password", "finger"))[0] == 0
     assert fits(depot)
+
+
+@pytest.mark.parametrize("name", ["finger.password", "finger.password.next"])
+async def test_a_file_that_holds_no_password_is_named_and_nothing_is_changed(depot: Depot, name: str) -> None:
+    (depot.folder / name).write_text("correct horse")
+    code, _, err = await depot.run("password", "finger")
+    assert (code, err) == (1, f"finger: {depot.folder / name}: expected 8 hex digits, got something else\n")
+    assert depot.module.password == 0
+
+
+async def test_where_no_password_can_be_kept_the_module_is_told_none(depot: Depot) -> None:
+    depot.coming.with_name("finger.password.next.new").mkdir()
+    code, _, err = await depot.run("password", "finger")
+    assert (code, err) == (1, f"finger: {depot.coming}: Is a directory; the module was not told\n")
+    assert depot.module.password == 0
 
 
 @pytest.mark.parametrize("taken", [True, False])
