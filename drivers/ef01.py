@@ -136,6 +136,8 @@ class Command:
     """Instruction and parameters."""
     payload: int = 0
     """Bytes that follow the confirmation code of a yes."""
+    reserve: int = 0
+    """Bytes that some firmware says after these."""
     slowness: int = 1
     """How many times the usual time its answer may take."""
     repeatable: bool = True
@@ -150,7 +152,7 @@ class Command:
         """
         if frame.pid is not Pid.ACK:
             return False
-        whole = len(frame.content) == 1 + self.payload
+        whole = len(frame.content) - 1 in (self.payload, self.payload + self.reserve)
         return whole or (len(frame.content) == 1 and frame.content[0] != Confirm.OK)
 
     def accepted_by(self, frame: Frame) -> bool:
@@ -174,6 +176,8 @@ MATCH = Command(name="Match", content=b"\x03", payload=2, stands_alone=False)
 REG_MODEL = Command(name="RegModel", content=b"\x05", repeatable=False, stands_alone=False)
 READ_SYS_PARA = Command(name="ReadSysPara", content=b"\x0f", payload=16)
 TEMPLATE_NUM = Command(name="TemplateNum", content=b"\x1d", payload=2)
+GET_FW_VER = Command(name="GetFwVer", content=b"\x3a", payload=32)
+READ_PROD_INFO = Command(name="ReadProdInfo", content=b"\x3c", payload=46, reserve=4)
 
 
 def img2tz(buffer: int) -> Command:
@@ -269,6 +273,26 @@ class Parameters:
             packet_bytes=32 << min(size, 3),
             baud=9600 * speed,
         )
+
+
+def product(payload: bytes) -> dict[str, str]:
+    """From what ReadProdInfo tells: model (16 bytes), batch (4), serial number (8), hardware version (2)."""
+    return {
+        "model": _text(payload[:16]),
+        "serial": f"{_text(payload[16:20])}-{_text(payload[20:28])}",
+        "hardware": f"{payload[28]}.{payload[29]}",
+    }
+
+
+def firmware(payload: bytes) -> str:
+    """From what GetFwVer tells."""
+    return _text(payload)
+
+
+def _text(field: bytes) -> str:
+    """Text as it is, padding left out; in hex what is none."""
+    text = field.rstrip(b"\0 ").decode("latin-1")
+    return text if text.isascii() and text.isprintable() else field.hex()
 
 
 def slots_in(page: int, bitmap: bytes) -> Iterable[int]:

@@ -19,7 +19,9 @@ from drivers.base import ActionRefused, Driver, Emit, Link, NoReply, Options, Un
 from drivers.ef01 import (
     ANY_MODULE,
     GEN_IMG,
+    GET_FW_VER,
     MATCH,
+    READ_PROD_INFO,
     READ_SYS_PARA,
     REG_MODEL,
     TEMPLATE_NUM,
@@ -29,9 +31,11 @@ from drivers.ef01 import (
     Mode,
     aura_led,
     delete_char,
+    firmware,
     img2tz,
     index_digest,
     load_char,
+    product,
     store,
 )
 from drivers.ef01_dialogue import Ef01Dialogue
@@ -146,6 +150,10 @@ class R503Driver(Driver):
             "packet_bytes": str(found.packet_bytes),
             "baud": str(found.baud),
         }
+        # Older models have no such words: they say so, or nothing.
+        with contextlib.suppress(ActionRefused, NoReply):
+            about |= product((await self._module.ask(READ_PROD_INFO)).check().payload)
+            about["firmware"] = firmware((await self._module.ask(GET_FW_VER)).check().payload)
         with contextlib.suppress(ActionRefused):
             count = (await self._module.ask(TEMPLATE_NUM)).check()
             about["templates"] = str(int.from_bytes(count.payload))

@@ -37,6 +37,8 @@ class Instruction(IntEnum):
     TEMPLATE_NUM = 0x1D
     READ_INDEX = 0x1F
     AURA_LED = 0x35
+    GET_FIRMWARE = 0x3A
+    READ_PRODUCT = 0x3C
 
 
 PARAMETERS: dict[int, int] = {
@@ -55,6 +57,8 @@ PARAMETERS: dict[int, int] = {
     Instruction.TEMPLATE_NUM: 0,
     Instruction.READ_INDEX: 1,
     Instruction.AURA_LED: 4,
+    Instruction.GET_FIRMWARE: 0,
+    Instruction.READ_PRODUCT: 0,
 }
 """Bytes that follow each instruction."""
 
@@ -117,6 +121,7 @@ class FingerprintModule(VirtualDevice):
         security: int = 3,
         baud: int = 57600,
         packet_bytes: int = 128,
+        serial: str = "10080307",
         lacks_aura: bool = False,
         wake_needs_password: bool = False,
     ) -> None:
@@ -126,6 +131,8 @@ class FingerprintModule(VirtualDevice):
         self.capacity = capacity
         self.security = security
         self.baud = baud
+        self.serial = serial
+        """Eight characters, each module its own."""
         self.packet_bytes = packet_bytes
         """Of data packets; 32, 64, 128 or 256."""
         self.wake_needs_password = wake_needs_password
@@ -324,6 +331,10 @@ class FingerprintModule(VirtualDevice):
                 size = (self.packet_bytes // 32).bit_length() - 1
                 told = (0, 0, self.capacity, self.security, self.address, size, self.baud // 9600)
                 return OK + struct.pack(">HHHHIHH", *told)
+            case Instruction.GET_FIRMWARE:
+                return OK + b"1.0.1".ljust(32, b"\0")
+            case Instruction.READ_PRODUCT:
+                return OK + self._product()
             case Instruction.SET_PASSWORD:
                 self.password = int.from_bytes(parameters, "big")
                 return OK
@@ -377,6 +388,11 @@ class FingerprintModule(VirtualDevice):
         for number in range(slot, slot + count):
             self.templates.pop(number, None)
         return OK
+
+    def _product(self) -> bytes:
+        """Model, batch, serial number, hardware; sensor, its width and height; template size, capacity."""
+        made = (b"R5xx1111", b"1111", self.serial.encode(), 1, 1, b"GR192RGB")
+        return struct.pack(">16s4s8sBB8sHHHH", *made, 192, 192, TEMPLATE_BYTES, self.capacity)
 
     def _index_page(self, page: int) -> bytes:
         """32 bytes for 256 slots, lowest slot in the lowest bit of the first byte."""

@@ -6,6 +6,7 @@ from drivers.base import ActionRefused
 from drivers.ef01 import (
     GEN_IMG,
     MATCH,
+    READ_PROD_INFO,
     READ_SYS_PARA,
     REG_MODEL,
     TEMPLATE_NUM,
@@ -20,9 +21,11 @@ from drivers.ef01 import (
     aura_led,
     delete_char,
     encode,
+    firmware,
     img2tz,
     index_digest,
     load_char,
+    product,
     read_index_table,
     slots_in,
     store,
@@ -184,6 +187,26 @@ def test_system_parameters_are_read_from_their_sixteen_bytes() -> None:
     assert Parameters.parse(VECTORS[-1][1].content[1:]) == Parameters(
         capacity=200, security=3, address=0xFFFFFFFF, packet_bytes=128, baud=57600
     )
+
+
+def test_a_module_tells_its_maker_s_numbers() -> None:
+    """The fields of the R503 manual (1.2.1), with what a real one has said in them."""
+    told = (
+        b"R5xx1111".ljust(16, b"\0") + b"1111" + b"10080307" + b"\x01\x01" + b"GR192RGB"
+        + bytes.fromhex("00C0 00C0 0600 00C8")
+    )  # fmt: skip
+    for reserve in (b"", bytes(4)):
+        frame = Frame(pid=Pid.ACK, content=b"\0" + told + reserve)
+        assert READ_PROD_INFO.accepted_by(frame)
+        said = product(READ_PROD_INFO.read(frame).payload)
+        assert said == {"model": "R5xx1111", "serial": "1111-10080307", "hardware": "1.1"}
+    assert not READ_PROD_INFO.answered_by(Frame(pid=Pid.ACK, content=b"\0" + told + b"\0"))
+
+
+def test_a_number_that_is_no_text_is_told_in_hex() -> None:
+    told = bytes(16) + b"\x01\x02\x03\x04" + b"\xff" * 8 + bytes(18)
+    assert product(told) == {"model": "", "serial": "01020304-ffffffffffffffff", "hardware": "0.0"}
+    assert firmware(b"\x1b[2J".ljust(32, b"\0")).startswith("1b5b324a")
 
 
 def test_index_pages_begin_with_the_lowest_bit() -> None:

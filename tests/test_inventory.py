@@ -26,6 +26,8 @@ ABOUT = {
     "baud": "57600",
     "templates": "2",
     "index": "5f2e81",
+    "serial": "1111-10080307",
+    "firmware": "1.0.1",
 }
 
 
@@ -70,7 +72,16 @@ def test_the_first_sight_is_remembered_and_believed() -> None:
 
 @pytest.mark.parametrize(
     ("key", "found"),
-    [("capacity", "1000"), ("security", "1"), ("address", "00000001"), ("index", "77c0d4"), ("index", None)],
+    [
+        ("capacity", "1000"),
+        ("security", "1"),
+        ("address", "00000001"),
+        ("index", "77c0d4"),
+        ("index", None),
+        ("serial", "1111-10080308"),
+        ("serial", None),
+        ("firmware", "1.0.2"),
+    ],
 )
 def test_a_unit_that_tells_something_else_is_doubted(key: str, found: str | None) -> None:
     shelf = seen()
@@ -80,6 +91,16 @@ def test_a_unit_that_tells_something_else_is_doubted(key: str, found: str | None
     )
     assert shelf.doubted
     assert shelf.records["unit/finger"][key] == ABOUT[key], "what was remembered stays"
+
+
+def test_what_a_unit_has_not_told_before_is_remembered_and_believed_once() -> None:
+    """As after an update of ours that asks for more."""
+    shelf = Shelf()
+    shelf.see(serial=None)
+    for _ in range(2):
+        shelf.restart()
+        assert shelf.see() is None
+    assert shelf.see(serial="1111-10080308") is not None
 
 
 @pytest.mark.parametrize("key", ["baud", "packet_bytes"])
@@ -121,7 +142,7 @@ def test_what_the_config_names_counts_from_the_first_sight_on() -> None:
     shelf = Shelf({"finger": {"capacity": "200", "serial": "A1"}})
     assert shelf.see() == (
         "identity.peripheral_changed",
-        {"changes": {"serial": {"expected": "A1", "found": None}}},
+        {"changes": {"serial": {"expected": "A1", "found": ABOUT["serial"]}}},
     )
     assert shelf.doubted
     assert shelf.records == {}

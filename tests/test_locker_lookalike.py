@@ -57,9 +57,11 @@ async def test_a_module_that_agrees_with_everybody_opens_nothing(tmp_path: Path)
 
         genuine.unplug()
         await site.count("device.lost", 1)
-        board = site.plug(LookAlike(genuine.name))
+        board = site.plug(LookAlike(genuine.name, serial="00000001"))
         await site.count("identity.peripheral_changed", 1)
-        assert "index" in site.of("identity.peripheral_changed")[0]["data"]["changes"]
+        changes = site.of("identity.peripheral_changed")[0]["data"]["changes"]
+        assert changes["serial"] == {"expected": "1111-10080307", "found": "1111-00000001"}
+        assert "index" in changes
         board.touch("somebody")
         for restarted in (False, True):
             if restarted:

@@ -55,8 +55,21 @@ async def test_the_module_tells_what_it_is_and_which_slots_are_taken(module: Fin
             "baud": "57600",
             "templates": "3",
             "index": index_digest({5, 6, 256}),
+            "model": "R5xx1111",
+            "serial": "1111-10080307",
+            "hardware": "1.1",
+            "firmware": "1.0.1",
         }
         assert await made.driver.inventory() == {5, 6, 256}
+
+
+@pytest.mark.parametrize("says", ["no", "nothing"])
+async def test_a_module_without_maker_s_numbers_tells_the_rest(module: FingerprintModule, says: str) -> None:
+    (module.lacks if says == "no" else module.ignores).add(Instruction.READ_PRODUCT)
+    async with bench(module) as made:
+        about = await made.driver.identify()
+        assert about["templates"] == "2"
+        assert not {"serial", "firmware"} & about.keys()
 
 
 async def test_a_module_without_an_index_table_tells_the_rest(module: FingerprintModule) -> None:
