@@ -82,7 +82,7 @@ TONES = {
     Tone.ASK: aura_led(Mode.FLASH, Colour.PURPLE, speed=0x32, count=2),
 }
 
-PASSWORD_DIGITS = 8
+PASSWORD_BYTES = 4
 
 Word = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
 
@@ -362,9 +362,10 @@ def password_in(path: Path) -> int:
     """Raises ActionRefused, and never says what the file holds."""
     try:
         digits = path.read_text(encoding="ascii").strip()
-        if len(digits) != PASSWORD_DIGITS:
+        password = bytes.fromhex(digits)
+        if len(digits) != 2 * len(password) or len(password) != PASSWORD_BYTES:
             raise ValueError
-        return int(digits, 16)
+        return int.from_bytes(password)
     except (OSError, ValueError) as error:
         found = error.strerror if isinstance(error, OSError) else "something else"
         raise ActionRefused(f"{path}: expected 8 hex digits, got {found}") from None

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from drivers import driver_for
 from drivers.base import ActionRefused, NoReply, Unsupported
 from drivers.ef01 import index_digest
-from drivers.r503 import R503Driver, R503Options
+from drivers.r503 import R503Driver, R503Options, password_in
 from drivers.readings import (
     CompareFinger,
     CompareResult,
@@ -138,6 +138,20 @@ async def test_a_module_at_another_address_is_not_ours(module: FingerprintModule
     async with bench(module, address=0x01020304, answer_within=0.04) as made:
         with pytest.raises(NoReply):
             await made.driver.identify()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"cafe471", b"cafe47110", b"0xcafe47", b"+cafe471", b"ca fe 47", b"ca_fe_47", b"\xff" * 8],
+)
+def test_what_is_no_password_in_its_file_is_refused_and_not_quoted(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "password"
+    path.write_bytes(content)
+    with pytest.raises(ActionRefused) as refused:
+        password_in(path)
+    assert str(refused.value) == f"{path}: expected 8 hex digits, got something else"
+    path.write_bytes(b"CAFE4711\r\n")
+    assert password_in(path) == 0xCAFE4711
 
 
 def test_the_password_is_in_no_text() -> None:
