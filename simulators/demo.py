@@ -186,9 +186,14 @@ async def _morning(show: Show, at: Devices, card: FidoCard) -> Outcome:
 
 
 async def _provision(config: Path, at: Devices, card: FidoCard) -> None:
-    """Three drivers, as an operator would enter them: one has a template in the fingerprint module, one a
-    PIN, and one makes a credential on a fingerprint card."""
-    at.finger.teach(SLOT, "thumb")
+    """Three drivers, as an operator would enter them: one teaches a finger to the fingerprint module, one has
+    a PIN, and one makes a credential on a fingerprint card."""
+    laying = asyncio.create_task(at.finger.lay_down_twice("thumb"), name="a finger, twice")
+    try:
+        await postern("fingers", "teach", "finger", str(SLOT), "--config", str(config))
+    finally:
+        laying.cancel()
+        await asyncio.gather(laying, return_exceptions=True)
     base = ("roster", "add", "--config", str(config))
     await postern(*base, "--finger", f"finger:{SLOT}", COURIER, "badge", stdin=BADGES[COURIER])
     await postern(*base, COLLEAGUE, "badge", stdin=BADGES[COLLEAGUE])

@@ -179,6 +179,14 @@ class FingerprintModule(VirtualDevice):
     def lift(self) -> None:
         self.finger = None
 
+    async def lay_down_twice(self, finger: str) -> None:
+        """As somebody does who teaches it a finger: lifted once it was seen, and down again once missed."""
+        for _ in range(2):
+            self.touch(finger)
+            await self.asked_for(Instruction.IMG2TZ)
+            self.lift()
+            await self.asked_for(Instruction.GEN_IMG)
+
     def teach(self, slot: int, finger: str) -> None:
         self.templates[slot] = finger
 

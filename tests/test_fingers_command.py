@@ -67,7 +67,7 @@ class Depot:
 async def fingers(
     config: Path, module: FingerprintModule, *words: str, hand: str | None = None
 ) -> tuple[int, str, str]:
-    laying = asyncio.create_task(lay(module, hand)) if hand else None
+    laying = asyncio.create_task(module.lay_down_twice(hand)) if hand else None
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = await asyncio.to_thread(typed, "fingers", *words, "--config", str(config))
@@ -83,14 +83,6 @@ def typed(*words: str) -> int:
         return main(words)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
-
-
-async def lay(module: FingerprintModule, finger: str) -> None:
-    for _ in range(2):
-        module.touch(finger)
-        await module.asked_for(Instruction.IMG2TZ)
-        module.lift()
-        await module.asked_for(Instruction.GEN_IMG)
 
 
 @pytest.fixture
