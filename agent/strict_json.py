@@ -17,8 +17,8 @@ WIDEST = 2**64
 """Integers lie below this, either way."""
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""One that does not end takes all that is left, and nothing is tried twice: whoever sent it has signed nothing
-yet, and must not be able to keep us busy."""
+"""One that does not end takes all that is left, and nothing is tried twice: whoever sent it may have signed
+nothing, and must not be able to keep us busy."""
 _BRACKET = re.compile(r"[\[\]{}]")
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 

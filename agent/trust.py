@@ -6,11 +6,13 @@ commits the records that come back with an `Accepted`, and only then uses its `t
 time: nothing is forgotten and nothing goes back. There is no network and no clock in here.
 
 Documents come into force as a set: what the newest head names is staged until all of it is here. Two things
-never wait for a head: a new root, and revocations, which only take away.
+never wait for a head: a new root, and revocations, which only take away. So these may come in another text
+than the head names: whoever carries an envelope can leave out signatures, add those of strangers or order
+them anew. The same payload is the same document, and the text that the head names is taken up when it comes.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -34,6 +36,8 @@ ROLES = {
 """Who may sign it. What a command's signer may command is for `agent.commands`."""
 
 BUNDLES = ("bundle/roster", "bundle/grants", "bundle/manifest")
+AT_ONCE = ("root", "revocations")
+"""Names of what waits for no head; of these a later one than the head names will do."""
 PREFIX = "trust/"
 """Of the journal's records that are this room's."""
 
@@ -51,6 +55,8 @@ class Trusted:
     """What is in force, by name."""
     staged: Mapping[str, Document[Any]] = field(default_factory=dict)
     """What the head names and what waits for the rest of it. Not remembered: it is retained at the broker."""
+    reworded: Mapping[str, Document[Any]] = field(default_factory=dict)
+    """Another text of what is in force at once, should a head name that. Not remembered either."""
     revoked: Revoked = field(default_factory=Revoked)
     since: Mapping[str, int] = field(default_factory=dict)
     """Names whose versions start anew, with nothing that was issued before (seconds since 1970)."""
@@ -128,8 +134,8 @@ class Trusted:
         old = self.root
         signers, claims = self._verified(Kind.ROOT, envelope)
         check_begun(claims, now)
-        if claims.ver == old.ver and envelope.jws.payload == Envelope.parse(Kind.ROOT, old.raw).jws.payload:
-            return self._retake_root(envelope)
+        if _says_the_same(envelope, old):
+            return self._take_text(replace(old, signers=signers, raw=envelope.raw), old)
         check_version(Kind.ROOT, claims, envelope, old)
         root: Document[Root] = read(Kind.ROOT, envelope, signers, claims)
         envelope.signers(root.body.public(Role.ROOT), root.body.threshold(Role.ROOT))
@@ -141,17 +147,17 @@ class Trusted:
         after = replace(self, root=root)._sifted(claims.iat, anew=anew)
         return self._accepted(root, after._settled(), root)
 
-    def _retake_root(self, envelope: Envelope) -> "Accepted":
-        """Whoever carries a root can leave out signatures that it can do without: the most are the whole."""
-        old = Envelope.parse(Kind.ROOT, self.root.raw)
-        if len(envelope.jws.signatures) <= len(old.jws.signatures):
-            return Accepted(trusted=self, document=self.root)
-        root = replace(self.root, raw=envelope.raw)
-        return self._accepted(root, replace(self, root=root)._settled())
+    def _take_text(self, told: Document[Any], known: Document[Any]) -> "Accepted":
+        """The same in other words: one of them is kept, for a head that names it."""
+        if self.head is not None and self.head.body.pin(known.name) == known.pin:
+            return Accepted(trusted=self, document=known)
+        return self._accepted(known, replace(self, reworded={**self.reworded, known.name: told})._settled())
 
     def _take_head(self, envelope: Envelope, now: Moment) -> "Accepted":
         signers, claims = self._verified(Kind.HEAD, envelope)
         check_time(claims, now)
+        if self.head is not None and _says_the_same(envelope, self.head):
+            return Accepted(trusted=self, document=self.head)
         self._check_new("head", claims, envelope, self.head)
         head: Document[Head] = read(Kind.HEAD, envelope, signers, claims)
         if claims.exp - claims.iat > HEAD_S:
@@ -159,15 +165,17 @@ class Trusted:
                 Reason.SCHEMA, f"expected a head of {HEAD_S} s at most, got {claims.exp - claims.iat}"
             )
         for name, pin in head.body.documents.items():
-            for last in self._pins(name):
-                check_pin(name, last, pin)
+            self._check_named(name, pin)
         staged = {name: each for name, each in self.staged.items() if head.body.pin(name) == each.pin}
         return self._accepted(head, replace(self, head=head, staged=staged)._settled(), head)
 
     def _take_revocations(self, envelope: Envelope, now: Moment) -> "Accepted":
         signers, claims = self._verified(Kind.REVOCATIONS, envelope)
         check_time(claims, now)
-        self._check_new("revocations", claims, envelope, self.held.get("revocations"))
+        known = self.held.get("revocations")
+        if known is not None and _says_the_same(envelope, known):
+            return self._take_text(replace(known, signers=signers, raw=envelope.raw), known)
+        self._check_new("revocations", claims, envelope, known)
         pin = self.head.body.pin("revocations") if self.head else None
         if pin is not None and pin.ver == claims.ver and pin.sha256 != envelope.sha256:
             raise Refused(Reason.MIXED, f"expected the revocations {claims.ver} of the head, got others")
@@ -212,34 +220,40 @@ class Trusted:
                 Reason.ROLLED_BACK, f"expected a {name} made after versions began anew, got an older"
             )
 
-    def _pins(self, name: str) -> Iterable[Pin]:
-        """What is known of a document: what is here of it, and what the last head said."""
-        if name == "root":
-            yield self.root.pin
-        if name in self.held:
-            yield self.held[name].pin
-        pin = self.head.body.pin(name) if self.head else None
-        if pin is not None:
-            yield pin
+    def _check_named(self, name: str, pin: Pin) -> None:
+        """Raises Refused for a head that names an older document, or another than is known."""
+        known = self.root if name == "root" else self.held.get(name)
+        if known is not None and not (name in AT_ONCE and known.ver == pin.ver):
+            check_pin(name, known.pin, pin)
+        before = self.head.body.pin(name) if self.head else None
+        if before is not None:
+            check_pin(name, before, pin)
 
     # -- coming into force ------------------------------------------------------------------------
 
     def _lacking(self, head: Head, here: Mapping[str, Document[Any]]) -> list[str]:
-        """Names that are not here as the head has them. Of what is additive a later one will do."""
+        """Names that are not here as the head has them."""
         have = {**{name: document.pin for name, document in here.items()}, "root": self.root.pin}
-        later = ("root", "revocations")
         return [
             name
             for name, pin in head.documents.items()
-            if have.get(name) != pin and not (name in later and name in have and have[name].ver > pin.ver)
+            if have.get(name) != pin and not (name in AT_ONCE and name in have and have[name].ver > pin.ver)
         ]
 
     def _settled(self) -> Self:
         """All that is staged comes into force once nothing of the head is lacking."""
-        here = {**self.held, **self.staged}
-        if self.head is None or self._lacking(self.head.body, here):
+        if self.head is None:
             return self
-        return replace(self, held=here, staged={})
+        after = self._worded(self.head.body)
+        here = {**after.held, **after.staged}
+        return after if after._lacking(self.head.body, here) else replace(after, held=here, staged={})
+
+    def _worded(self, head: Head) -> Self:
+        """With what is in force at once in the very text that the head names, where that is here."""
+        named = {name: told for name, told in self.reworded.items() if head.pin(name) == told.pin}
+        reworded = {name: told for name, told in self.reworded.items() if name not in named}
+        root = named.pop("root", self.root)
+        return replace(self, root=root, held={**self.held, **named}, reworded=reworded)
 
     def _sifted(self, at: int, *, anew: bool = False) -> Self:
         """Without what the keys that count now have not signed: its versions start anew, from what is made
@@ -256,13 +270,15 @@ class Trusted:
             head=None if "head" in gone else self.head,
             held={name: each for name, each in self.held.items() if name not in gone},
             staged={name: each for name, each in self.staged.items() if stays(each)},
+            reworded={},
             since={**self.since, **gone},
         )
 
     def _accepted(self, document: Document[Any], after: "Trusted", *effective: Document[Any]) -> "Accepted":
         before, now = self.dump(), after.dump()
         changed = {key: value for key, value in now.items() if before.get(key) != value}
-        came = [each for name, each in after.held.items() if self.held.get(name) != each]
+        known = {name: each.claims for name, each in self.held.items()}
+        came = [each for name, each in after.held.items() if known.get(name) != each.claims]
         return Accepted(
             trusted=after,
             document=document,
@@ -327,6 +343,11 @@ class Accepted:
     """What has come into force by it, in order: none where it was known, or waits for the rest of its set."""
     forgotten: tuple[str, ...] = ()
     """Names of what is no longer in force."""
+
+
+def _says_the_same(envelope: Envelope, known: Document[Any]) -> bool:
+    """Whether it is the known document, in whatever text."""
+    return envelope.jws.payload == Envelope.parse(known.kind, known.raw).jws.payload
 
 
 def _record(document: Document[Any]) -> dict[str, Any]:

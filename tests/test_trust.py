@@ -1,5 +1,6 @@
 """A device believes what the fleet has signed, in the order that cannot be turned back."""
 
+import json
 from typing import Any
 
 import pytest
@@ -102,16 +103,91 @@ def test_a_root_does_not_expire_but_must_have_begun(fleet: Authority) -> None:
     assert refusal(trusted, Kind.ROOT, ahead) == Reason.NOT_YET_VALID
 
 
-def test_a_signature_that_was_left_out_on_the_way_is_taken_up_later(fleet: Authority) -> None:
-    whole = fleet.root(2, by=fleet.roots)
-    two = fleet.root(2, by=fleet.roots[:2], jti="A" * 22)
-    three = cosign(two, fleet.roots[2])
-    trusted = after(fleet.trusted(), (Kind.ROOT, two))
-    accepted = trusted.take(Kind.ROOT, three, NOW)
-    assert (names(accepted), accepted.trusted.root.raw) == ([], three)
-    assert list(accepted.records) == ["trust/root"]
-    assert not accepted.trusted.take(Kind.ROOT, two, NOW).records, "and is not left out again"
-    assert refusal(trusted, Kind.ROOT, whole) == Reason.MIXED
+# -- other texts of the same ------------------------------------------------------------------------
+
+
+def retold(raw: bytes) -> dict[str, bytes]:
+    """What somebody on the way can make of an envelope without any key of the fleet's."""
+    stranger = cosign(raw, fresh())
+    told = {"a stranger's signature": stranger, "spaces": stranger.replace(b",", b", ")}
+    if raw.startswith(b"{"):
+        tree = json.loads(raw)
+        first, *others = tree["signatures"]
+        told["another order"] = json.dumps({**tree, "signatures": [first, *reversed(others)]}).encode()
+        told["spaces"] = json.dumps(tree).encode()
+    return told
+
+
+WAYS = ["a stranger's signature", "spaces", "another order"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_root_in_another_text_keeps_no_head_out(fleet: Authority, way: str) -> None:
+    """Before the head or after it, and after the true one: with an honest broker all is well again."""
+    root = fleet.root(2, by=fleet.roots)
+    evil = retold(root)[way]
+    head = fleet.head(1, {"root": root})
+    for told in ((evil, root, head), (evil, head, root), (root, evil, head), (root, head, evil)):
+        trusted = fleet.trusted()
+        for raw in told:
+            trusted = trusted.take(Kind.HEAD if raw is head else Kind.ROOT, raw, NOW).trusted
+        assert (trusted.complete, trusted.root.raw) == (True, root)
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_revocations_in_another_text_keep_no_head_out(fleet: Authority, way: str) -> None:
+    lists = fleet.revocations(1, of={"subjects": ["drv-7"]})
+    evil = retold(lists)[way]
+    head = fleet.head(1, {"revocations": lists})
+    for told in ((evil, lists, head), (evil, head, lists), (lists, evil, head)):
+        trusted = fleet.trusted()
+        for raw in told:
+            trusted = trusted.take(Kind.HEAD if raw is head else Kind.REVOCATIONS, raw, NOW).trusted
+            assert raw is head or trusted.is_revoked("drv-7"), "what takes away waits for nothing"
+        assert (trusted.complete, trusted.held["revocations"].raw) == (True, lists)
+
+
+def test_what_is_known_in_another_text_is_no_news(fleet: Authority) -> None:
+    root, head = fleet.root(2), fleet.head(1, {})
+    lists = fleet.revocations(1)
+    known = [(Kind.ROOT, root), (Kind.REVOCATIONS, lists), (Kind.HEAD, head)]
+    trusted = after(fleet.trusted(), *known)
+    for kind, raw in known:
+        for evil in retold(raw).values():
+            accepted = trusted.take(kind, evil, NOW)
+            assert (accepted.records, accepted.effective) == ({}, ())
+
+
+def test_another_text_is_remembered_once_the_head_names_it_and_told_of_once(fleet: Authority) -> None:
+    first, lists = fleet.root(), fleet.revocations(1)
+    trusted = after(Trusted.pin(first, SELF), (Kind.REVOCATIONS, retold(lists)[WAYS[0]]))
+    trusted = after(trusted, (Kind.HEAD, fleet.head(1, {"revocations": lists})))
+    accepted = trusted.take(Kind.REVOCATIONS, lists, NOW)
+    assert (list(accepted.records), names(accepted)) == (["trust/doc/revocations"], [])
+    assert Trusted.load(first, SELF, accepted.trusted.dump()) == accepted.trusted
+
+
+def test_two_documents_under_one_version_are_not_one_in_two_texts(fleet: Authority) -> None:
+    lists, root = fleet.revocations(1), fleet.root(2)
+    trusted = after(fleet.trusted(), (Kind.REVOCATIONS, lists), (Kind.ROOT, root))
+    for name, raw in (("revocations", fleet.revocations(1)), ("root", fleet.root(2))):
+        assert refusal(trusted, Kind(name), raw) == Reason.MIXED
+        waiting = after(trusted, (Kind.HEAD, fleet.head(1, {name: raw})))
+        assert not waiting.complete
+        assert refusal(waiting, Kind(name), raw) == Reason.MIXED
+
+
+def test_a_text_that_waits_goes_with_its_document(fleet: Authority) -> None:
+    """Its signer is revoked, and the head that names it comes afterwards: it is not taken up."""
+    fleet.signers["revocations"].append(fresh())
+    one, other = fleet.signers["revocations"]
+    lists = fleet.revocations(1, by=[one])
+    evil = retold(lists)[WAYS[0]]
+    trusted = after(fleet.trusted(), (Kind.REVOCATIONS, evil), (Kind.REVOCATIONS, lists))
+    assert trusted.reworded
+    more = fleet.revocations(2, of={"keys": [one.kid]}, by=[other])
+    trusted = after(trusted, (Kind.REVOCATIONS, more))
+    assert not trusted.reworded
 
 
 # -- heads and what they name -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agent.clock import Moment
 from agent.documents import Head
 from agent.envelope import Envelope, Kind, Refused
+from agent.jws import cosign
 from agent.trust import BUNDLES, Trusted
 from tests.authority import DAY, NOON, SELF, Authority, fresh
 from tests.moments import moment
@@ -52,7 +53,9 @@ def story() -> tuple[bytes, list[list[Told]], list[Told], set[Told]]:
         # Newer than the head and signed like it, but it names the roster of before: a way back for some.
         later = 1 if ver < ROUNDS else -1
         back = fleet.head(2 * ver + later, {**pins, "bundle/roster": before})
-        rounds.append([*newest, *wrong, (Kind.HEAD, back)])
+        # The same in another text: it counts, and must keep no head out that names the true one.
+        same = [(Kind.ROOT, cosign(root, fresh())), (Kind.REVOCATIONS, cosign(lists, fresh()))]
+        rounds.append([*newest, *wrong, (Kind.HEAD, back), *same])
         before = roster
     return first, rounds, newest, never
 
