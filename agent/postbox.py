@@ -107,7 +107,8 @@ class Postbox:
         self._journal, self._pages, self._errands = journal, pages, errands
         self._clock, self._house = clock, house
         self._device = trusted.audience.device
-        self._early: dict[str, bytes] = {}
+        self._early: dict[str, tuple[bytes, Refused]] = {}
+        """What may yet be believed, and why it is not now."""
         self._one = asyncio.Lock()
         """The broker and a courier may bring something at the same time."""
         self._via: str | None = None
@@ -130,6 +131,7 @@ class Postbox:
 
     def connected(self) -> None:
         """A new connection: everything retained comes again, and every reason may be told again."""
+        self._tell_unnamed()
         self._count_rest()
         self.refused.clear()
         self._told.clear()
@@ -219,8 +221,11 @@ class Postbox:
 
     async def _document(self, name: str, raw: bytes) -> None:
         self._early.pop(name, None)
+        head = self.trusted.head
         if await self._believe(name, raw):
             await self._try_early()
+        if self.trusted.head is not head:
+            self._tell_unnamed()
 
     async def _believe(self, name: str, raw: bytes) -> bool:
         """Whether something has come into force by it."""
@@ -229,7 +234,7 @@ class Postbox:
             accepted = self.trusted.take(DOCUMENTS[name], raw, now)
         except Refused as refused:
             if refused.reason in EARLY:
-                self._early[name] = raw
+                self._early[name] = raw, refused
             if refused.reason is not Reason.NOT_IN_HEAD:
                 self._tell(DOCUMENTS[name], refused)
             return False
@@ -244,7 +249,7 @@ class Postbox:
         """What came too early, now that something else is here; over again while that helps."""
         while True:
             early = [name for name in DOCUMENTS if name in self._early]
-            helped = [await self._believe(name, self._early.pop(name)) for name in early]
+            helped = [await self._believe(name, self._early.pop(name)[0]) for name in early]
             if not any(helped):
                 return
 
@@ -349,6 +354,12 @@ class Postbox:
             if self._via is not None:
                 data["via"] = self._via
             self._report(Draft(f"fleet.{kind}_refused", self._device, data, Lane.STATE))
+
+    def _tell_unnamed(self) -> None:
+        """What has waited for a head that did not come, or that names another, is refused like anything."""
+        for name, (_, refused) in self._early.items():
+            if refused.reason is Reason.NOT_IN_HEAD:
+                self._tell(DOCUMENTS[name], refused)
 
     def _count_rest(self) -> None:
         """Nothing is refused without being counted in an entry."""

@@ -358,6 +358,27 @@ async def test_what_is_refused_leaves_everything_as_it_was(device: Device) -> No
     assert [each["reason"] for each in refused] == ["rolled_back", "malformed"]
 
 
+@pytest.mark.parametrize("another_head", [True, False])
+async def test_what_no_head_names_is_refused_with_the_next_head_or_at_the_end(
+    device: Device, another_head: bool
+) -> None:
+    """Mixed: a list of today beside the head of yesterday."""
+    one, two = (device.fleet.bundle("grants", ver) for ver in (1, 2))
+    await device.told(("head", device.fleet.head(1, {"bundle/grants": one})), ("bundle/grants", one))
+    await device.told(("bundle/grants", two))
+    assert not await device.entries("fleet.bundle_refused"), "its head may be on its way"
+    if another_head:
+        await device.told(("head", device.fleet.head(2, {"bundle/grants": one})))
+    else:
+        device.post.connected()
+    (refused,) = await device.entries("fleet.bundle_refused")
+    assert (refused["reason"], refused["times"]) == ("not_in_head", 1)
+    assert refused["detail"] == "expected bundle/grants as the head has it (version 1), got 2"
+    assert device.post.trusted.held["bundle/grants"].raw == one
+    await device.told(("bundle/grants", two), ("head", device.fleet.head(3, {"bundle/grants": two})))
+    assert device.post.trusted.held["bundle/grants"].raw == two
+
+
 async def test_what_is_cleared_from_the_shelf_says_nothing(device: Device) -> None:
     before = device.journal.last
     await device.told(*((name, b"") for name in (*TOPICS, "page/" + "0" * 64)))
