@@ -76,12 +76,23 @@ def test_a_role_is_rotated_and_a_key_retired_or_revoked(
     assert run(capsys, "keys", "rotate", "epoch", keys=keys)["epoch"] == 2
 
 
+def test_all_versions_start_anew_with_a_root_of_the_next_epoch(
+    keys: Path, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run(capsys, "keys", "show", keys=keys)
+    told = run(capsys, "keys", "restart", "--passphrase-file", str(secret), keys=keys)
+    assert (before["root"], before["root_epoch"], told["root"], told["root_epoch"]) == (1, 1, 2, 2)
+    assert told["roles"] == before["roles"]
+    assert told["epoch"] == before["epoch"], "the key that rows are sealed under is another thing"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["keys", "rotate", "nothing"], "expected one of root, head, config"),
         (["keys", "revoke", "0" * 16], "expected a key that the root names"),
         (["keys", "retire", "0" * 16], "expected a key that the root names"),
+        (["keys", "restart"], "expected --passphrase-file or a terminal"),
         (["keys", "rotate", "head"], "expected --passphrase-file or a terminal"),
         (["enrol", "/nonexistent/request.jws"], "No such file"),
         (["push", "roster", "/dev/null", "--device", "van-1", "--host", "x"], "expected one of the enrolled"),

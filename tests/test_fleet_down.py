@@ -7,13 +7,19 @@ import asyncio
 import contextlib
 import json
 import re
+import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.admission import LEAP
+from agent.documents import Role
+from agent.envelope import Kind, issue
 from agent.fleet.issued import Issued
+from agent.fleet.keyring import Keyring
 from agent.fleet.publish import send
 from simulators.em4100 import Em4100Reader
 from simulators.line import LineScanner
@@ -135,6 +141,11 @@ class Van:
                 if claim(json.loads(said)):
                     return
 
+    async def head(self, ver: int) -> None:
+        await self.site.until(
+            lambda: self.site.of("fleet.head_accepted")[-1]["data"]["ver"] == ver, f"head {ver}"
+        )
+
     async def anna_begins(self) -> None:
         """Badge and PIN, once what the fleet says of them is known to be of today."""
         await self.tells(lambda status: status["knowledge"]["freshness"] == "fresh")
@@ -236,7 +247,6 @@ async def test_a_forged_page_is_told_of_and_does_no_harm(tmp_path: Path) -> None
 async def sealed_and_not_sent(fleet: Fleet) -> dict[str, bytes]:
     """What a push leaves at the broker, without leaving it there."""
     from agent.fleet import row_files
-    from agent.fleet.keyring import Keyring
     from agent.fleet.signing import Desk
 
     keyring = Keyring(fleet.keys)
@@ -258,3 +268,35 @@ async def test_a_command_is_told_its_outcome(tmp_path: Path) -> None:
         assert told["type"] == "postern.command.succeeded"
         await van.heard("command.succeeded")
         assert not unlike(van.site.entries)
+
+
+async def test_a_fleet_whose_head_key_was_stolen_or_whose_folder_was_lost_has_its_devices_back(
+    tmp_path: Path,
+) -> None:
+    """A thief drives the head as far as it goes; later the record of what was issued is gone."""
+    async with acme(tmp_path) as (fleet, van):
+        await fleet.push([])
+        await van.completed(1)
+        thief = Keyring(fleet.keys).signers(Role.HEAD)
+        now = int(time.time())
+        stolen = issue(
+            Kind.HEAD, {"documents": {}}, thief, aud="acme/van-0042", iat=now, exp=now + 60, ver=LEAP
+        )
+        async with connected(van.site.broker.port, "thief") as there:
+            await send(there, DEVICE, {"head": stolen})
+        await van.head(LEAP)
+
+        secret = ("--passphrase-file", str(fleet.folder / "passphrase"))
+        await fleet.offline("keys", "revoke", thief[0].kid, *secret)
+        assert (await fleet.online("head", "--device", DEVICE))["sent"] >= 2
+        await van.head(2)
+
+        shutil.rmtree(fleet.keys / "issued")
+        await fleet.push(range(10))
+        await van.heard("fleet.head_refused")
+        assert van.site.of("fleet.head_refused")[0]["data"]["reason"] == "rolled_back"
+        await fleet.offline("keys", "restart", *secret)
+        await fleet.online("head", "--device", DEVICE)
+        await van.tells(lambda status: status["fleet"]["documents"].get("bundle/roster") == 2)
+        await van.tells(lambda status: status["fleet"]["complete"] and not status["fleet"]["lacking"])
+        assert van.site.of("fleet.bundle_completed")[-1]["data"]["rows"] == 13

@@ -19,6 +19,7 @@ from agent.errands import Errands
 from agent.fleet.sealing import Epoch, Recipient, RowOf, seal_all
 from agent.freshness import Freshness
 from agent.journal import Journal
+from agent.jws import cosign
 from agent.postbox import TOPICS, Postbox
 from agent.row_seal import Keys
 from agent.rows import Rows
@@ -29,7 +30,7 @@ from agent.trust import Trusted
 from agent.workflow import Draft
 from agent.writer import JournalFailed
 from drivers.readings import ActionDone, OpenDoor, Signal
-from tests.authority import DAY, NOON, SELF, Authority
+from tests.authority import DAY, NOON, SELF, Authority, fresh
 from tests.moments import NOON_NS
 
 KEYS = Keys(bytes(range(32)), bytes(range(32, 64)))
@@ -295,6 +296,17 @@ async def test_nothing_is_used_that_cannot_be_remembered(device: Device) -> None
     assert not device.premises.asked
 
 
+async def test_the_text_that_the_head_names_is_remembered(device: Device) -> None:
+    """It makes no entry, since nothing is new; but the set would not be complete without it."""
+    lists = device.fleet.revocations(1, of={"subjects": ["drv-7"]})
+    await device.told(("revocations", cosign(lists, fresh())))
+    await device.told(("head", device.fleet.head(1, {"revocations": lists})), ("revocations", lists))
+    await device.stop()
+    await device.start()
+    assert device.post.trusted.complete
+    assert len(await device.entries("fleet.revocations_accepted")) == 1
+
+
 async def test_revocations_are_in_force_at_once_and_after_every_start(device: Device) -> None:
     heeded = device.heeded
     await device.told(("revocations", device.fleet.revocations(1, of={"subjects": ["drv-7"]})))
@@ -340,13 +352,14 @@ async def test_a_flood_of_refusals_is_counted_and_not_copied(device: Device) -> 
     assert [each["times"] for each in told] == [1, 10, 100, 1000]
     assert {each["reason"] for each in told} == {"unknown_key"}
     device.post.connected()
-    assert await device.entries("fleet.refusals_counted") == [
-        {**each, "times": {"revocations: unknown_key": 1234}}
-        for each in await device.entries("fleet.refusals_counted")
-    ]
-    assert len(await device.entries("fleet.refusals_counted")) == 1
-    await device.told(("revocations", forged))
+    (counted,) = await device.entries("fleet.refusals_counted")
+    assert counted["times"] == {"revocations: unknown_key": 1234}
+    for _ in range(5):
+        await device.told(("revocations", forged))
     assert len(await device.entries("fleet.revocations_refused")) == 5, "on a new connection it is told anew"
+    device.post.connected()
+    _, counted = await device.entries("fleet.refusals_counted")
+    assert counted["times"] == {"revocations: unknown_key": 5}
 
 
 async def test_what_is_refused_leaves_everything_as_it_was(device: Device) -> None:
@@ -504,6 +517,18 @@ async def test_what_was_signed_moves_a_clock_that_knows_nothing(device: Device) 
     await device.told(("head", device.fleet.head(2, {}, iat=built + 11 * DAY)))
     furthest = BUILT_UTC_NS + 7 * DAY * NS + device.board.mono_ns
     assert device.clock.now().utc_ns == device.clock.next_floor_ns == furthest
+
+
+async def test_each_document_that_moves_the_clock_may_bring_in_what_was_of_the_future(device: Device) -> None:
+    device.board.wall_ns, device.board.ntp_age_s = 0, None
+    await device.stop()
+    await device.start()
+    built = BUILT_UTC_NS // NS
+    root = device.fleet.root(2, iat=built + 12 * DAY)
+    await device.told(("root", root), ("head", device.fleet.head(1, {}, iat=built + 9 * DAY)))
+    assert device.post.status()["waiting"] == ["head", "root"]
+    await device.told(("revocations", device.fleet.revocations(1, iat=built + 3 * DAY)))
+    assert (device.post.status()["waiting"], device.post.trusted.root.raw) == ([], root)
 
 
 @pytest.mark.parametrize("years", [-10, 10])

@@ -1,5 +1,7 @@
 """Documents as the fleet issues them, given to the device's own judgement: what it must take, it takes."""
 
+import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from agent import page
 from agent.admission import Audience
 from agent.clock import NS
 from agent.documents import Role
-from agent.envelope import Kind
+from agent.envelope import Kind, Refused
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.sealing import MOST_BUCKETS, Epoch, Recipient, RowOf, TooManyRows, seal_all
 from agent.fleet.signing import DOCUMENT_S, Desk, Order, chosen
@@ -44,6 +46,13 @@ class Office:
         self.now += later
         self.desk = Desk(self.keyring, self.now)
         return self.desk
+
+    def restart(self) -> None:
+        """All versions start anew, a minute later."""
+        self.at(MINUTE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "time", lambda: float(self.now))
+            self.keyring.restart(passphrase=passphrase)
 
     def hear(self) -> Trusted:
         """The device takes everything that stands at the broker. Raises Refused."""
@@ -124,6 +133,42 @@ def test_a_key_is_rotated_without_a_moment_in_which_nothing_counts(office: Offic
     office.keyring.change(Role.BUNDLE, gone=[old], passphrase=passphrase)
     office.at(MINUTE)
     assert office.hear().bundles == (bundle,)
+
+
+def test_after_a_restart_versions_may_be_lower_and_nothing_of_before_counts(office: Office) -> None:
+    """The folder of what was issued is lost: without it the fleet begins at version 1, and is refused."""
+    roster(office, badges(range(100)))
+    office.at(MINUTE).revoke(subjects=["drv-1"])
+    for _ in range(5):
+        office.at(MINUTE)
+        roster(office, badges(range(100)))
+    old = office.hear().head
+    shutil.rmtree(office.keyring.folder / "issued")
+    office.at(MINUTE).revoke(subjects=["drv-2"])
+    roster(office, badges(range(50)))
+    with pytest.raises(Refused, match="rolled_back: expected head 6 or later, got 1"):
+        office.hear()
+    office.restart()
+    office.at(MINUTE).head(DEVICE)
+    trusted = office.hear()
+    assert (trusted.complete, trusted.root.body.epoch) == (True, 2)
+    assert [each.ver for each in (trusted.head, *trusted.bundles) if each] == [2, 2]
+    assert [trusted.is_revoked(subject) for subject in ("drv-1", "drv-2")] == [True, True]
+    assert old is not None
+    with pytest.raises(Refused, match="rolled_back"):
+        trusted.take(Kind.HEAD, old.raw, replace(moment(0), utc_ns=(office.now + 1) * NS))
+
+
+def test_what_was_issued_before_a_restart_is_signed_anew_with_the_next_head(office: Office) -> None:
+    laid = roster(office, badges(range(100)))
+    assert office.hear().complete
+    office.restart()
+    office.at(MINUTE).head(DEVICE)
+    trusted = office.hear()
+    assert trusted.complete
+    assert trusted.bundles[0].body.pages == laid.body.pages, "and no page has to be fetched again"
+    again = office.at(MINUTE).head(DEVICE)
+    assert again.body.documents["bundle/roster"] == trusted.bundles[0].pin, "once"
 
 
 def test_a_document_is_signed_anew_before_it_expires(office: Office) -> None:

@@ -132,6 +132,7 @@ def test_a_root_in_another_text_keeps_no_head_out(fleet: Authority, way: str) ->
         for raw in told:
             trusted = trusted.take(Kind.HEAD if raw is head else Kind.ROOT, raw, NOW).trusted
         assert (trusted.complete, trusted.root.raw) == (True, root)
+        assert raw is not evil or not trusted.reworded, "what no head will name is not even kept"
 
 
 @pytest.mark.parametrize("way", WAYS[:2])

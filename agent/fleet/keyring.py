@@ -200,10 +200,25 @@ class Keyring:
         named = {kid for keys in roles.values() for kid in keys.kids}
         known = {**root.keys, **{each.kid: encoded(each.public) for each in made}}
         body = Root(epoch=root.epoch, keys={kid: known[kid] for kid in sorted(named)}, roles=roles)
-        signers = [*old, *(made if role is Role.ROOT else ())]
-        _save_root(self.folder, self.tenant, self.document.ver + 1, body, signers)
-        self.document = self._read_root()
+        self._replace_root(body, [*old, *(made if role is Role.ROOT else ())])
         self._retire(role)
+
+    def restart(self, *, passphrase: Passphrase, elsewhere: Sequence[Path] = ()) -> None:
+        """Have all versions start anew, for documents made from now on: the next epoch of the root.
+
+        Raises KeyringError.
+        """
+        body = self.root.model_copy(update={"epoch": self.root.epoch + 1})
+        self._replace_root(body, self.root_signers(passphrase, elsewhere))
+
+    @property
+    def restarted_at(self) -> int:
+        """When versions last started anew, in seconds since 1970: older documents count no more. Raises
+        KeyringError."""
+        if self.root.epoch == 1:
+            return 0
+        epochs = [_opened(raw, self.folder / "roots") for raw in self.roots()]
+        return min(each.claims.iat for each in epochs if each.body.epoch == self.root.epoch)
 
     def role_of(self, kid: str) -> Role:
         """Raises KeyringError for a key that the root does not name."""
@@ -248,19 +263,29 @@ class Keyring:
     def _file(self, name: str, number: int) -> Path:
         return self.folder / f"{name}-{number}.key"
 
+    def _replace_root(self, body: Root, signers: Sequence[Signer]) -> None:
+        _save_root(self.folder, self.tenant, self.document.ver + 1, body, signers)
+        self.document = self._read_root()
+
     def _read_root(self) -> Document[Root]:
         path = self.folder / "root.jws"
         try:
-            envelope = Envelope.parse(Kind.ROOT, path.read_bytes())
-            claims = envelope.claims(Kind.ROOT)
-            signed_by = tuple(each.kid for each in envelope.jws.signatures)
-            body: Root = read(Kind.ROOT, envelope, signed_by, claims).body
-            signers = envelope.signers(body.public(Role.ROOT), body.threshold(Role.ROOT))
-            return read(Kind.ROOT, envelope, signers, claims)
+            return _opened(path.read_bytes(), path)
         except OSError as error:
             raise KeyringError(f"{path}: {error.strerror}; `postern fleet keys init` makes one") from error
-        except Refused as refused:
-            raise KeyringError(f"{path}: {refused}") from refused
+
+
+def _opened(raw: bytes, path: Path) -> Document[Root]:
+    """A root that its own keys have signed. Raises KeyringError."""
+    try:
+        envelope = Envelope.parse(Kind.ROOT, raw)
+        claims = envelope.claims(Kind.ROOT)
+        signed_by = tuple(each.kid for each in envelope.jws.signatures)
+        body: Root = read(Kind.ROOT, envelope, signed_by, claims).body
+        signers = envelope.signers(body.public(Role.ROOT), body.threshold(Role.ROOT))
+        return read(Kind.ROOT, envelope, signers, claims)
+    except Refused as refused:
+        raise KeyringError(f"{path}: {refused}") from refused
 
 
 def _save_root(folder: Path, tenant: str, ver: int, body: Root, signers: Sequence[Signer]) -> None:

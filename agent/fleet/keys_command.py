@@ -37,6 +37,9 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     retire = keys.add_parser("retire", help="drop an old key, when devices have what the new one signs")
     revoke = keys.add_parser("revoke", help="take a key away at once, and put a new one in its place")
+    restart = keys.add_parser(
+        "restart", help="have all versions start anew: where `issued/` is lost, or versions are at their end"
+    )
     for action in (retire, revoke):
         action.add_argument("kid")
     enrol = actions.add_parser("enrol", help="register a device, and answer its request")
@@ -52,14 +55,15 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         (rotate, _rotate),
         (retire, _retire),
         (revoke, _revoke),
+        (restart, _restart),
         (enrol, _enrol),
     ):
         action.add_argument("--keys", type=Path, required=True, metavar="DIR")
         action.add_argument("--json", action="store_true")
         action.set_defaults(run=_guarded, act=run)
-    for action in (init, rotate, retire, revoke):
+    for action in (init, rotate, retire, revoke, restart):
         asking.add_options(action)
-    for action in (rotate, retire, revoke):
+    for action in (rotate, retire, revoke, restart):
         action.add_argument(
             "--root-key",
             type=Path,
@@ -144,6 +148,15 @@ def _retire(given: argparse.Namespace) -> None:
     _tell(given, keyring)
 
 
+def _restart(given: argparse.Namespace) -> None:
+    from agent.fleet.keyring import Keyring
+
+    keyring = Keyring(given.keys)
+    with keyring.locked():
+        keyring.restart(passphrase=asking.passphrases(given), elsewhere=given.root_key)
+    _tell(given, keyring)
+
+
 def _roots(keyring: "Keyring", role: "Role") -> tuple[str, ...]:
     """Root keys change places at once: what they signed is the root alone, and old and new both sign that."""
     from agent.documents import Role
@@ -174,6 +187,7 @@ def _tell(given: argparse.Namespace, keyring: "Keyring") -> None:
     told: dict[str, Any] = {
         "tenant": keyring.tenant,
         "root": keyring.document.ver,
+        "root_epoch": root.epoch,
         "fingerprint": keyring.fingerprint,
         "epoch": keyring.epoch().id,
         "seal_key": keyring.seal_key,

@@ -6,13 +6,15 @@
     desk.head("van-0042")
     desk.outgoing("van-0042")       # everything that is to stand at the broker, by topic
 
-Hold `keyring.locked()` meanwhile. What was signed with another key than the newest, or is about to expire, is
-signed anew when the next head is made: a head names only what a device would take.
+Hold `keyring.locked()` meanwhile. What was signed with another key than the newest, is about to expire or
+was made before versions last started anew is signed anew when the next head is made: a head names only what a
+device would take.
 """
 
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from agent.commands import RANKS
@@ -223,8 +225,13 @@ class Desk:
 
     def _renew_one(self, shelf: str, name: str, document: Document[Any]) -> None:
         wanted = {each.kid for each in self._signers(ROLES[name.partition("/")[0]])}
-        if not wanted <= set(document.signers) or document.claims.exp - self._now < RENEW_S:
+        over = document.claims.exp - self._now < RENEW_S or document.claims.iat < self._restarted_at
+        if over or not wanted <= set(document.signers):
             self._issue(shelf, name, document.claims.body, aud=document.claims.aud)
+
+    @cached_property
+    def _restarted_at(self) -> int:
+        return self.keyring.restarted_at
 
     def _signers(self, role: Role) -> list[Signer]:
         return self.keyring.signers(role)[: self.keyring.root.threshold(role)]
