@@ -28,15 +28,16 @@ def _expand(suite: bytes, prk: bytes, label: bytes, info: bytes, length: int) ->
     return out[:length]
 
 
-def _shared(dh: bytes, enc: bytes, recipient: bytes) -> bytes:
+def shared(dh: bytes, enc: bytes, recipient: bytes) -> bytes:
+    """What comes of an agreement: section 4.1, ExtractAndExpand."""
     prk = _extract(KEM, b"", b"eae_prk", dh)
     return _expand(KEM, prk, b"shared_secret", enc + recipient, 32)
 
 
-def schedule(shared: bytes, info: bytes) -> tuple[bytes, bytes]:
+def schedule(secret_of_both: bytes, info: bytes) -> tuple[bytes, bytes]:
     """Key and base nonce: section 5.1, mode 0."""
     context = b"\0" + _extract(SUITE, b"", b"psk_id_hash", b"") + _extract(SUITE, b"", b"info_hash", info)
-    secret = _extract(SUITE, shared, b"secret", b"")
+    secret = _extract(SUITE, secret_of_both, b"secret", b"")
     return _expand(SUITE, secret, b"key", context, 32), _expand(SUITE, secret, b"base_nonce", context, 12)
 
 
@@ -47,7 +48,7 @@ def seal(
     private = X25519PrivateKey.from_private_bytes(ephemeral or os.urandom(32))
     enc = private.public_key().public_bytes_raw()
     dh = private.exchange(X25519PublicKey.from_public_bytes(recipient))
-    key, nonce = schedule(_shared(dh, enc, recipient), info)
+    key, nonce = schedule(shared(dh, enc, recipient), info)
     return enc + ChaCha20Poly1305(key).encrypt(nonce, plain, aad)
 
 
@@ -55,5 +56,5 @@ def unseal(raw: bytes, private: bytes, info: bytes, aad: bytes = b"") -> bytes:
     own = X25519PrivateKey.from_private_bytes(private)
     enc, sealed = raw[:32], raw[32:]
     dh = own.exchange(X25519PublicKey.from_public_bytes(enc))
-    key, nonce = schedule(_shared(dh, enc, own.public_key().public_bytes_raw()), info)
+    key, nonce = schedule(shared(dh, enc, own.public_key().public_bytes_raw()), info)
     return ChaCha20Poly1305(key).decrypt(nonce, sealed, aad)

@@ -18,7 +18,7 @@ import pytest
 from agent.bundle import TOTAL, Bundles
 from agent.fleet.sealing import Epoch, RowOf
 from agent.page import LIMIT
-from agent.row_seal import Keys
+from agent.row_seal import Keys, bucket_of, value_of
 from agent.rows import Rows
 from agent.workflow import Draft
 from tests.bundles import ADDRESS, AS_OF, Press, badge, badges
@@ -109,6 +109,19 @@ async def test_a_row_that_is_left_out_is_gone(van: Van) -> None:
     await van.bundles.accepted(van.press.print(badges(number for number in range(300) if number != 7)))
     await van.fetch()
     assert [number for number in range(300) if van.subject(number) is None] == [7]
+
+
+async def test_a_page_that_is_left_out_takes_its_rows_with_it(van: Van) -> None:
+    document = van.press.print(badges(range(300)))
+    await van.bundles.accepted(document)
+    await van.fetch()
+    values = {number: value_of(van.press.epoch.key, "badge", badge(number)) for number in range(300)}
+    stay = {number for number, value in values.items() if bucket_of(value, document.body.buckets)}
+    assert 0 < len(stay) < 300
+    await van.bundles.accepted(van.press.print(badges(stay)))
+    assert van.bundles.wanted() == []
+    assert {number for number in range(300) if van.subject(number)} == stay
+    assert len(van.rows) == len(stay)
 
 
 async def test_a_download_that_breaks_off_goes_on_with_what_is_lacked(van: Van) -> None:
