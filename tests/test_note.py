@@ -1,6 +1,7 @@
 """Signed notes against the published examples, then everything that must not pass for one."""
 
 import base64
+import contextlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,6 +26,7 @@ from agent.note import (
     promise,
     sign,
 )
+from tests.test_jws import wycheproof
 
 # The example of the Go package golang.org/x/mod/sumdb/note, with a second signer from its tests.
 PETER_SECRET = "AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
@@ -166,6 +168,17 @@ def test_a_signature_of_the_wrong_length_is_bad_not_a_crash() -> None:
     line = f"— {short.name} {base64.b64encode(short.key_id + short.value[:-1]).decode()}\n"
     with pytest.raises(BadNote, match="bad signature"):
         open_note(f"{TEXT}\n{line}".encode(), [FLEET.verifier])
+
+
+def test_every_wycheproof_vector_whose_message_is_text_is_judged_as_it_should_be() -> None:
+    judged, expected = {}, {}
+    for number, result, *values, _ in wycheproof():
+        public, message, signature = (bytes.fromhex(each.replace("-", "")) for each in values)
+        with contextlib.suppress(UnicodeDecodeError):
+            judged[number] = VerifierKey("acme", public).verifies(message.decode(), signature)
+            expected[number] = result == "valid"
+    assert judged == expected
+    assert len(judged) == 84
 
 
 def test_two_known_keys_that_cannot_be_told_apart_are_a_mistake_of_the_caller() -> None:
