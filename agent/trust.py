@@ -257,7 +257,7 @@ class Trusted:
 
     def _sifted(self, at: int, *, anew: bool = False) -> Self:
         """Without what the keys that count now have not signed: its versions start anew, from what is made
-        after `at`. With `anew` nothing is left."""
+        after `at`. With `anew` nothing is left, and nothing of before can be the first of its name."""
 
         def stays(document: Document[Any]) -> bool:
             signers = set(document.signers) - self.revoked.keys
@@ -265,13 +265,14 @@ class Trusted:
 
         known = {**({"head": self.head} if self.head else {}), **self.held}
         gone = {name: at for name, document in known.items() if not stays(document)}
+        since = dict.fromkeys(("head", "config", "revocations", *BUNDLES), at) if anew else gone
         return replace(
             self,
             head=None if "head" in gone else self.head,
             held={name: each for name, each in self.held.items() if name not in gone},
             staged={name: each for name, each in self.staged.items() if stays(each)},
             reworded={},
-            since={**self.since, **gone},
+            since={**self.since, **since},
         )
 
     def _accepted(self, document: Document[Any], after: "Trusted", *effective: Document[Any]) -> "Accepted":

@@ -433,6 +433,30 @@ def test_a_new_epoch_starts_all_versions_anew_but_revives_nothing(fleet: Authori
     assert after(accepted.trusted, (Kind.REVOCATIONS, lists)).is_revoked("drv-7")
 
 
+def test_after_a_new_epoch_nothing_of_before_is_the_first_of_its_name(fleet: Authority) -> None:
+    """A device that has never heard of what is brought to it now, with a version the fleet starts below."""
+    old, trusted = fleet.revocations(9), fleet.trusted()
+    fleet.epoch = 2
+    trusted = after(trusted, (Kind.ROOT, fleet.root(2, iat=NOON + 10)))
+    assert refusal(trusted, Kind.REVOCATIONS, old) == Reason.ROLLED_BACK
+    assert after(trusted, (Kind.REVOCATIONS, fleet.revocations(1, iat=NOON + 10))).held
+
+
+def test_a_new_epoch_ends_a_wait_for_what_is_of_the_future(fleet: Authority) -> None:
+    """A thief of the key that revokes has dated it as late as a device without a clock will take it."""
+    unsure = moment(60, trust=Trust.NONE)
+    trusted = with_roster(fleet)
+    stolen = fleet.signers["head"][0].kid
+    late = fleet.revocations(1, of={"keys": [stolen]}, iat=NOON + 6 * DAY)
+    trusted = after(trusted, (Kind.REVOCATIONS, late), now=unsure)
+    fleet.rotate("head", "revocations")
+    trusted = after(trusted, (Kind.ROOT, fleet.root(2, iat=NOON + 10)))
+    assert refusal(trusted, Kind.HEAD, fleet.head(2, {}, iat=NOON + 20)) == Reason.ROLLED_BACK
+    fleet.epoch = 2
+    trusted = after(trusted, (Kind.ROOT, fleet.root(3, iat=NOON + 20)))
+    assert after(trusted, (Kind.HEAD, fleet.head(2, {}, iat=NOON + 20))).head
+
+
 def test_a_key_that_is_added_forgets_nothing(fleet: Authority) -> None:
     trusted = with_roster(fleet, 5)
     fleet.signers["head"].append(fresh())
