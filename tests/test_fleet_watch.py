@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.fleet import watch_rows
-from agent.fleet.alarms import AGREED, ALARMS, ENDS
+from agent.fleet.alarms import AGREED, ALARMS, ENDS, REFUSALS
 from agent.fleet.device_log import Ranges
 from agent.fleet.listener import Listener
 from agent.fleet.sight import Change, Watch
@@ -122,6 +122,18 @@ def test_what_somebody_should_look_at_is_an_alarm_once(kind: str) -> None:
 def test_a_lockout_is_an_alarm_and_a_wrong_badge_is_none(data: dict[str, Any], text: str | None) -> None:
     watch = Watch()
     entries(watch, alarm(1, "identity.refused", "drv-1", **data))
+    assert [each.text for each in watch.alarms] == ([text] if text else [])
+
+
+@pytest.mark.parametrize("kind", ["command", "head", "bundle", "revocations", "config"])
+@pytest.mark.parametrize(
+    ("reason", "text"), [*REFUSALS.items(), ("expired", None), ("rolled_back", None), ("unknown_key", None)]
+)
+def test_a_refusal_that_hints_at_a_thief_is_an_alarm_and_one_of_every_day_is_none(
+    kind: str, reason: str, text: str | None
+) -> None:
+    watch = Watch()
+    entries(watch, alarm(1, f"fleet.{kind}_refused", DEVICE, reason=reason, detail="", times=1))
     assert [each.text for each in watch.alarms] == ([text] if text else [])
 
 

@@ -55,6 +55,14 @@ OUTCOMES: Mapping[str, str] = {
 }
 """Of a refusal (`identity.refused`)."""
 
+REFUSALS: Mapping[str, str] = {
+    "budget": "more commands than the budget allows",
+    "mixed": "two documents under one version",
+    "fast_forward": "version driven far ahead",
+    "bad_signature": "signature forged or damaged",
+}
+"""Of a refusal (`fleet.<kind>_refused`): what a fleet whose keys and folder are its own does not cause."""
+
 AGREED = "clocks agree"
 """What `clock.disputed` says the second time, with no source."""
 
@@ -108,6 +116,8 @@ def alarm_of(device: str, entry: Entry) -> Alarm | None:
     if kind == "identity.refused":
         text = "reader rests after failures" if data.get("reader_paused") is True else None
         text = OUTCOMES.get(str(data.get("outcome")), text)
+    if text is None and kind.startswith("fleet.") and kind.endswith("_refused"):
+        text = REFUSALS.get(str(data.get("reason")))
     if text is None:
         return None
     return Alarm(
