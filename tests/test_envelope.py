@@ -1,14 +1,17 @@
 """An envelope is opened by steps, and each refuses for a reason of its own."""
 
+import json
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from joserfc.jws import deserialize_compact, serialize_compact, serialize_json
 
 from agent import jws, strict_json
 from agent.documents import BODIES, Bundle, Command, Head, Page, Pin, Root, read
 from agent.envelope import CAPS, Envelope, Kind, Reason, Refused, issue, new_id
 from agent.jws import Signer, encoded
+from tests.test_jws import REGISTRY, okp
 
 A, B, C = (Signer(Ed25519PrivateKey.generate()) for _ in range(3))
 KEYS = {each.kid: each.public for each in (A, B, C)}
@@ -217,3 +220,27 @@ def test_models_write_what_they_read() -> None:
     asked = Command(rank="C", name="open_door", args={"door": 3}, operator="op-1", reason="stuck")
     assert opened(Kind.COMMAND, issue(Kind.COMMAND, asked, [A], **CLAIMS)).body == asked
     assert opened(Kind.ROOT, issue(Kind.ROOT, Root(**root()), [A, B], **CLAIMS)).body == Root(**root())
+
+
+# -- with others ------------------------------------------------------------------------------------
+
+
+def test_a_document_that_another_implementation_has_signed_is_the_document() -> None:
+    claims = strict_json.dumps({"iss": A.kid, **CLAIMS, "jti": new_id(), "body": TIME})
+    headers = [{"alg": jws.ALG, "kid": each.kid, "typ": Kind.TIME.typ} for each in (A, B)]
+    one = serialize_compact(headers[0], claims, okp(A), registry=REGISTRY).encode()
+    both = serialize_json(
+        [{"protected": header} for header in headers],
+        claims,
+        lambda each: okp(A if each.headers()["kid"] == A.kid else B),
+        registry=REGISTRY,
+    )
+    assert opened(Kind.TIME, one).signers == (A.kid,)
+    assert opened(Kind.TIME, json.dumps(both).encode(), threshold=2).signers == (A.kid, B.kid)
+
+
+def test_another_implementation_reads_what_we_issue() -> None:
+    raw = issue(Kind.TIME, TIME, [A], **CLAIMS)
+    theirs = deserialize_compact(raw, okp(A), registry=REGISTRY)
+    assert theirs.headers()["typ"] == Kind.TIME.typ
+    assert json.loads(theirs.payload)["body"] == TIME
