@@ -17,7 +17,7 @@ from agent.documents import Role
 from agent.envelope import Kind, Refused
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.sealing import MOST_BUCKETS, Epoch, Recipient, RowOf, TooManyRows, seal_all
-from agent.fleet.signing import DOCUMENT_S, Desk, Order, chosen
+from agent.fleet.signing import DOCUMENT_S, GRANT_S, Desk, Order, chosen
 from agent.row_seal import BadPage, value_of
 from agent.trust import Trusted
 from tests.bundles import ADDRESS, badge, badges
@@ -104,6 +104,22 @@ def test_revocations_add_up(office: Office) -> None:
     assert [trusted.is_revoked(subject) for subject in ("drv-1", "drv-2", "drv-3")] == [True, True, False]
     assert "g-1" in trusted.revoked.grants
     assert trusted.complete
+
+
+def test_a_code_that_was_taken_back_and_has_expired_since_makes_room_for_others(office: Office) -> None:
+    """A document holds some thousands of names: without this the fleet could one day revoke nobody more."""
+    many = [f"code-{number:017d}" for number in range(2900)]
+    office.desk.revoke(subjects=["drv-1"], grants=many)
+    with pytest.raises(Refused, match="oversized: expected a revocations of at most 98304 bytes"):
+        office.at(GRANT_S).revoke(grants=[f"late-{number}" for number in range(900)])
+    office.desk.revoke(grants=["late-1"])
+    office.desk.head(DEVICE)
+    assert office.hear().is_withdrawn(many[0]), "its last day may not be over everywhere"
+    office.at(2 * DAY).revoke(grants=["late-2"])
+    office.desk.head(DEVICE)
+    body = office.desk.current(DEVICE)["revocations"].body
+    assert (body.subjects, body.grants) == (["drv-1"], ["late-1", "late-2"])
+    assert office.hear().is_withdrawn(many[0]), "whoever has heard of it keeps it"
 
 
 @pytest.mark.parametrize("role", [Role.HEAD, Role.BUNDLE, Role.REVOCATIONS])

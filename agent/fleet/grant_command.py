@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 EXIT_USAGE = 2
 EXIT_UNREAD = 4
 """Some codes could not be opened."""
-LONGEST_H = 60 * 24
-"""No parcel waits longer than a locker's config can say."""
 
 
 def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -81,12 +79,14 @@ def _guarded(given: argparse.Namespace) -> int:
 
 
 def _hours(text: str) -> float:
+    from agent.fleet.signing import GRANT_S
+
     try:
         found = float(text)
     except ValueError:
         found = 0.0
-    if not 0 < found <= LONGEST_H:
-        raise argparse.ArgumentTypeError(f"expected hours up to {LONGEST_H}, got {text!r}")
+    if not 0 < found <= GRANT_S // 3600:
+        raise argparse.ArgumentTypeError(f"expected hours up to {GRANT_S // 3600}, got {text!r}")
     return found
 
 

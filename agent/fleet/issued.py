@@ -58,6 +58,15 @@ class Issued:
         keyfile.write(path, str(number).encode())
         return number
 
+    def withdrawn(self) -> dict[str, int]:
+        """When each grant was taken back that revocations still name, in seconds since 1970."""
+        path = self._folder / EVERYBODY / "withdrawn.json"
+        found: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def keep_withdrawn(self, since: Mapping[str, int]) -> None:
+        keyfile.write(self._folder / EVERYBODY / "withdrawn.json", json.dumps(since).encode())
+
     # -- bundles ----------------------------------------------------------------------------------
 
     def laid(self, device: str, kind: str) -> Laid | None:

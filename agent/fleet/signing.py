@@ -32,6 +32,8 @@ DOCUMENT_S = 90 * DAY
 RENEW_S = 30 * DAY
 """A document that has less left than this is signed anew."""
 TIME_S = 300
+GRANT_S = 60 * DAY
+"""Longest that a pickup code may last: no parcel waits longer than a locker's config can say."""
 BUNDLES = ("roster", "grants", "manifest")
 KEPT = ("config", "revocations", *(f"bundle/{kind}" for kind in BUNDLES))
 """What a head names beside the root."""
@@ -101,11 +103,23 @@ class Desk:
         return self._issue(device, "config", body, aud=f"{self.keyring.tenant}/{device}")
 
     def revoke(self, **more: Iterable[str]) -> Document[Any]:
-        """Take away for ever: subjects, credentials, keys, grants. It adds to what was revoked before."""
+        """Take away for ever: subjects, credentials, keys, grants. It adds to what was revoked before.
+
+        Raises Refused for more than one document holds.
+        """
         last = self.issued.document(EVERYBODY, "revocations")
         before = last.body.model_dump() if last else {}
         body = {name: sorted({*before.get(name, ()), *more.get(name, ())}) for name in REVOKED}
+        body["grants"] = self._still_withdrawn(body["grants"])
         return self._issue(EVERYBODY, "revocations", body, aud=f"{self.keyring.tenant}/*")
+
+    def _still_withdrawn(self, grants: Iterable[str]) -> list[str]:
+        """Without those that have expired since: a document holds some thousands, and codes are many."""
+        known = self.issued.withdrawn()
+        since = {grant: known.get(grant, self._now) for grant in grants}
+        kept = {grant: at for grant, at in since.items() if self._now - at <= GRANT_S + DAY}
+        self.issued.keep_withdrawn(kept)
+        return sorted(kept)
 
     def head(self, device: str) -> Document[Any]:
         """What is current for the device, for a day."""
