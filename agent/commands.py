@@ -2,9 +2,9 @@
 what must be remembered first out.
 
 Each class has its signatures, its longest life and its budget. A command is admitted once: its sequence must
-be above the last of its key or unseen among the 64 before it. What `admit` gives is committed before
-anything is done; then its outcome is the acknowledgement. The same command again is answered again, and done
-no more.
+be above the last of its key, as far as any version may leap, or unseen among the 64 before it. What `admit`
+gives is committed before anything is done; then its outcome is the acknowledgement. The same command again is
+answered again, and done no more.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from agent import emergency
-from agent.admission import Audience, check_time
+from agent.admission import FIRST, LEAP, Audience, check_time
 from agent.budget import Budget, spent
 from agent.clock import NS, Moment
 from agent.documents import Body, BundleKind, Command, Digest, Document, Role, Root, Text, Version
@@ -253,6 +253,9 @@ class Line:
             if seq <= self.last - WINDOW:
                 detail = f"expected a sequence above {self.last - WINDOW}, got {seq}"
                 raise Refused(Reason.REPLAYED, detail)
+            most = self.last + LEAP if self.last else FIRST
+            if seq > most:
+                raise Refused(Reason.FAST_FORWARD, f"expected a sequence up to {most}, got {seq}")
             return None
         if before["told"]["command"] != id_:
             raise Refused(Reason.REPLAYED, f"expected sequence {seq} once, got it for another command")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent import emergency
+from agent.admission import FIRST, LEAP
 from agent.clock import NS, Moment, Trust
 from agent.commands import (
     COMMANDS,
@@ -286,6 +287,15 @@ def test_commands_may_overtake_each_other_within_the_window(device: Device) -> N
     assert device.refuses(device.command("status", seq=100 - WINDOW + 1)) == Reason.REPLAYED
 
 
+def test_a_sequence_cannot_be_driven_far_ahead(device: Device) -> None:
+    """Else one command, by mistake or by a thief, would be the last that its key could give."""
+    assert device.refuses(device.command("status", seq=FIRST + 1)) == Reason.FAST_FORWARD
+    device.told(device.command("status", seq=7))
+    for seq in (7 + LEAP + 1, 2**63, 2**64 - 1):
+        assert device.refuses(device.command("status", seq=seq)) == Reason.FAST_FORWARD
+    assert isinstance(device.told(device.command("status", seq=7 + LEAP)), Admitted)
+
+
 def test_each_key_counts_for_itself(fleet: Authority) -> None:
     fleet.signers["command"].append(fresh())
     device = Device(fleet)
@@ -329,7 +339,8 @@ def test_of_fifty_right_commands_at_once_three_open(device: Device) -> None:
 
 
 def test_doors_open_three_times_in_ten_minutes_and_ten_times_a_day(device: Device) -> None:
-    opened = [at_s for at_s in range(0, 2 * 86_400, 60) if opens(device, at_s, at_s + 1)]
+    minutes = range(2 * 24 * 60)
+    opened = [minute * 60 for minute in minutes if opens(device, minute * 60, minute + 1)]
     for start in opened:
         assert sum(start <= at_s < start + 600 for at_s in opened) <= 3
         assert sum(start <= at_s < start + 86_400 for at_s in opened) <= 10
