@@ -16,6 +16,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import VERSION, about, control, emergency
+from agent.aging import Aging
 from agent.cargo import Label
 from agent.changeover import Changeover, Pace
 from agent.clock import Clock, Correction, Moment, SystemClock
@@ -134,6 +135,7 @@ class App:
         # Nothing is dropped for a config that may not stay.
         limits = (config if here.course.trial is None else here.base).limits()
         self.upkeep = Upkeep(self.journal, limits, file.device.id, self.stamp)
+        self.aging = Aging(self.journal, file.device.id, lambda: self.roster.authority, self.stamp)
         self.units = {spec.name: Unit(spec, self._deliver, wiring) for spec in config.units}
         self.uplink: Uplink | None = None
         self.rescue: Rescue | None = None
@@ -328,6 +330,7 @@ class App:
             ]
             if self.liaison.trusted is not None:
                 tasks.append(start(self._supervised("renewal", self.renewal.run), name="renewal"))
+                tasks.append(start(self._supervised("aging", self.aging.run), name="aging"))
             tasks.append(start(self._supervised("ferry", self.ferry.run), name="ferry"))
             tasks += [
                 start(self._supervised(f"ferry {name}", exchange.run), name=f"ferry {name}")
@@ -451,6 +454,7 @@ class App:
         """The fleet's word has changed: who is revoked goes off duty, and the birth says what is held."""
         self.decider.heed()
         self.renewal.look()
+        self.aging.look()
         self.announce()
 
     def wish(self, document: Document[Any]) -> None:

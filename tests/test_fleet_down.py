@@ -239,6 +239,7 @@ async def test_a_forged_page_is_told_of_and_does_no_harm(tmp_path: Path) -> None
             await send(whoever, DEVICE, {**issued, forged: b"noise"})
         await van.heard("fleet.page_refused")
         assert van.site.of("fleet.page_refused")[0]["data"]["reason"] == "unwanted"
+        assert not unlike(van.site.entries)
         assert (await fleet.online("head", "--device", DEVICE))["sent"] >= 2
         assert (await van.completed(2))["rows"] == CROWD + 3
         assert not van.site.of("agent.fault")

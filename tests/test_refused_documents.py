@@ -122,6 +122,20 @@ async def test_each_wrong_document_is_refused_by_name_and_the_old_state_stays(tm
         assert await told.state() == {**before, "head": NEWEST + 1}
 
 
+async def test_what_grows_old_is_told_before_anybody_asks_for_a_door(tmp_path: Path) -> None:
+    """A head of an hour ago, where half an hour is the most that knowledge is fresh."""
+    async with locker_at(tmp_path, "\n[identity]\nfresh_hours = 0.5\n") as locker:
+        locker.minded = False
+        await locker.start()
+        told, site = Told(locker), locker.site
+        await locker.operator.tell("head", told.head(1, documents={}, iat=told.now - 3600))
+        await site.until(lambda: site.of("fleet.knowledge_aged"), "the step")
+        assert site.of("fleet.knowledge_aged")[0]["data"]["freshness"] == "grace"
+        await locker.operator.tell("head", told.head(2, documents={}))
+        await site.until(lambda: site.of("fleet.knowledge_renewed"), "the way back")
+        assert not unlike(site.entries)
+
+
 async def test_a_device_that_was_driven_to_the_highest_version_comes_back_with_a_new_root(
     tmp_path: Path,
 ) -> None:

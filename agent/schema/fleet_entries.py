@@ -56,9 +56,17 @@ FLEET = (
         "fleet.page_refused",
         DEVICE,
         "A page is not taken, and why.",
-        "kind:maybe_text bucket:bucket reason detail",
+        "kind:maybe_text bucket:bucket reason detail times",
         STATE,
     ),
+    EntryType(
+        "fleet.knowledge_aged",
+        DEVICE,
+        "The fleet's word has grown old by a step; `freshness` says to which.",
+        "knowledge_age_s",
+        STATE,
+    ),
+    EntryType("fleet.knowledge_renewed", DEVICE, "It is fresh again.", "knowledge_age_s", STATE),
     EntryType("fleet.receipt_refused", DEVICE, "A receipt is none, and why.", "reason detail", STATE),
     EntryType(
         "fleet.refusals_counted",
