@@ -25,6 +25,7 @@ from agent.fleet.rollout import (
     uncertain,
 )
 from agent.fleet.rollout_file import BadRollout, Change, RolloutFile, dumped, loaded
+from agent.fleet.rollout_sight import Heard
 
 VAN: Kinds = ("em4100", "line", "ssi")
 LOCKER: Kinds = ("cu48", "line")
@@ -373,3 +374,13 @@ def test_a_file_that_is_no_rollout_is_told_as_such(tmp_path: Path, raw: bytes) -
     path.write_bytes(raw)
     with pytest.raises(BadRollout, match="expected a rollout"):
         RolloutFile(path).read()
+
+
+@pytest.mark.parametrize("kind", ["bundle", "config"])
+def test_what_came_before_its_head_was_lost_on_the_way_and_has_not_failed(kind: str) -> None:
+    heard = Heard()
+    refusal = {"type": f"postern.fleet.{kind}_refused", "time": "2026-11-24T12:00:00Z"}
+    heard.take({**refusal, "data": {"reason": "not_in_head"}})
+    assert not heard.refused
+    heard.take({**refusal, "data": {"reason": "mixed"}})
+    assert list(heard.refused) == [kind]

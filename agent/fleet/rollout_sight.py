@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.envelope import Reason
 from agent.fleet.device_log import Entry
 from agent.fleet.rollout import Kinds, Member, Seen
 from agent.fleet.sight import Sight, seconds
@@ -41,6 +42,9 @@ class Heard:
 
     def take(self, entry: Entry) -> None:
         data = entry["data"]
+        if data.get("reason") == Reason.NOT_IN_HEAD:
+            # A connection that was lost between a list and its head. It comes again with the next one.
+            return
         name = f"bundle/{data['kind']}" if isinstance(data.get("kind"), str) else "bundle"
         match entry["type"]:
             case "postern.fleet.bundle_completed" if isinstance(data.get("ver"), int):
