@@ -131,6 +131,7 @@ class Postbox:
 
     def connected(self) -> None:
         """A new connection: everything retained comes again, and every reason may be told again."""
+        self._via = None
         self._tell_unnamed()
         self._count_rest()
         self.refused.clear()

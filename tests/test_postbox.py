@@ -383,9 +383,11 @@ async def test_what_no_head_names_is_refused_with_the_next_head_or_at_the_end(
     if another_head:
         await device.told(("head", device.fleet.head(2, {"bundle/grants": one})))
     else:
+        await device.post.take("root", device.first, via="ferry")
         device.post.connected()
     (refused,) = await device.entries("fleet.bundle_refused")
     assert (refused["reason"], refused["times"]) == ("not_in_head", 1)
+    assert "via" not in refused, "it was the broker who brought it"
     assert device.post.status()["waiting"] == ([] if not another_head else ["bundle/grants"])
     assert refused["detail"] == "expected bundle/grants as the head has it (version 1), got 2"
     assert device.post.trusted.held["bundle/grants"].raw == one
