@@ -97,3 +97,14 @@ async def test_a_clock_that_knows_nothing_makes_knowledge_older_and_never_younge
     device.clock.remember_floor((NOON + 8 * DAY) * NS)
     await device.pass_hours(1, known=False)
     assert await device.steps() == ["grace", "stale", "closed"]
+
+
+async def test_a_clock_that_knows_nothing_is_no_sign_that_knowledge_is_old(device: Watched) -> None:
+    await device.told(("head", device.fleet.head(1, {})))
+    await device.pass_hours(3)
+    await device.stop()
+    device.board.ntp_age_s = None
+    await device.start()
+    device.aging.look()
+    assert not device.clock.now().assured
+    assert await device.steps() == []

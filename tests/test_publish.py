@@ -54,6 +54,27 @@ async def test_what_is_there_is_not_sent_again_and_what_is_over_is_cleared(broke
     assert await published(broker.port, second) == Published(sent=0, kept=4, cleared=0)
 
 
+async def test_what_is_no_page_is_never_cleared(broker: AnyBroker) -> None:
+    """Only hashes say that nothing can need it any more."""
+    await published(broker.port, {**FIRST, "config": b"config"})
+    assert (await published(broker.port, FIRST)).cleared == 0
+    assert (await retained(broker.port))["config"] == b"config"
+
+
+async def test_pages_are_cleared_when_what_names_others_is_there(broker: AnyBroker) -> None:
+    await published(broker.port, FIRST)
+    async with connected(broker.port, "watcher") as watcher:
+        await watcher.subscribe(f"{down(DEVICE)}page/#", f"{down(DEVICE)}head")
+        for _ in range(3):
+            watcher.acknowledge(await watcher.receive())
+        await published(broker.port, {"page/bb": b"two", "page/cc": b"new", "head": b"head 2"})
+        came: list[tuple[str, bytes]] = []
+        while len(came) < 3:
+            watcher.acknowledge(message := await watcher.receive())
+            came.append((message.topic.removeprefix(down(DEVICE)), message.payload))
+    assert came == [("page/cc", b"new"), ("head", b"head 2"), ("page/aa", b"")]
+
+
 async def test_what_a_broker_forgot_is_sent_again(broker: AnyBroker) -> None:
     await published(broker.port, FIRST)
     async with connected(broker.port, "somebody") as somebody:

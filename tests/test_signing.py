@@ -85,6 +85,14 @@ def test_a_device_takes_what_a_head_names(office: Office) -> None:
     assert trusted.complete
     (bundle,) = trusted.bundles
     assert (bundle.body.rows, bundle.body.scope, bundle.ver) == (100, "depot-7", 1)
+    assert trusted.head is not None
+    assert trusted.head.body.documents == {"root": trusted.root.pin, "bundle/roster": bundle.pin}
+
+
+def test_a_fleet_whose_clock_is_behind_makes_nothing_that_is_older_than_its_root(office: Office) -> None:
+    """What starts anew with a new root counts only if it was made after it."""
+    head = Desk(office.keyring, office.keyring.root_at - DAY).head(DEVICE)
+    assert head.claims.iat == office.keyring.root_at
 
 
 def test_each_version_follows_the_one_before_even_after_a_restart(office: Office) -> None:
