@@ -45,6 +45,7 @@ from agent.locker.codes import Codes
 from agent.locker.desk import LockerDesk
 from agent.locker.office import KeyedOffice
 from agent.locker.workflow import LockerWorkflow
+from agent.mending import Mending
 from agent.mqtt import Server
 from agent.performer import Performer
 from agent.position import Position
@@ -173,6 +174,7 @@ class App:
             house=self,
         )
         self.changeover = Changeover(here, self.journal, self.units, house=self, pace=pace)
+        self.mending = Mending(self.roster.rows, self.journal, device=file.device.id, stamp=self.stamp)
         self.liaison = Liaison(
             config.root,
             config.audience,
@@ -182,6 +184,7 @@ class App:
             units=self.units,
             clock=self.clock,
             provision=self.provisioning.arrived,
+            mend=self.mending.mend,
             house=self,
         )
         self.renewal = Renewal(config, self.keystore, self.journal, house=self)
@@ -246,6 +249,7 @@ class App:
         self.rescue = await self._open_journal()
         self.journal.failed.add_done_callback(lambda _: self._stop.set())
         self._restore()
+        await self.mending.resume()
         await self.vault.resume()
         if not self.keystore.wiped:
             await self.liaison.resume()
@@ -295,6 +299,7 @@ class App:
         self.rescue = await self._open_journal()
         self._restore()
         try:
+            await self.mending.resume()
             await self.vault.resume()
             return await work(self)
         finally:
@@ -327,6 +332,7 @@ class App:
                 start(self._supervised("look over", self._look_over), name="look over"),
                 start(self._supervised("upkeep", self.upkeep.run), name="upkeep"),
                 start(self._supervised("config", self.changeover.run), name="config"),
+                start(self._supervised("roster", self._keep_roster), name="roster"),
             ]
             if self.liaison.trusted is not None:
                 tasks.append(start(self._supervised("renewal", self.renewal.run), name="renewal"))
@@ -587,6 +593,9 @@ class App:
             # Somebody's time may be up.
             self.provisioning.look()
             await asyncio.sleep(NTP_EVERY_S)
+
+    async def _keep_roster(self) -> None:
+        await self.mending.run(self.liaison.refill)
 
     async def _sign(self) -> None:
         while True:

@@ -1,13 +1,15 @@
-"""Where a damaged journal is kept: under another name in the same folder, as it is.
+"""Where a damaged file is kept: under another name in the same folder, as it is.
 
-A fresh file is made only on the first boot and after damage. So the newest file that was set aside is always
-the one to go on from, even if the power went before anybody wrote that down.
+A fresh journal is made only on the first boot and after damage. So the newest that was set aside is always
+the one to go on from, even if the power went before anybody wrote that down. A roster is replaced instead:
+whoever is no longer in it must not come back.
 """
 
 from itertools import count
 from pathlib import Path
 
 from agent.keyfile import sync_folder
+from agent.keystore import overwrite
 from agent.soundness import suspicion_of
 from agent.sqlite_file import log_of
 
@@ -32,10 +34,47 @@ def set_aside(path: Path) -> Path:
 
 
 def newest_set_aside(path: Path) -> Path | None:
-    """The journal that was set aside last, if any."""
+    """The file that was set aside last, if any."""
+    found = all_set_aside(path)
+    return found[-1] if found else None
+
+
+def all_set_aside(path: Path) -> list[Path]:
+    """Every file that was set aside, or of which something is left, oldest first."""
     names = path.parent.glob(f"{path.stem}.damaged-*{path.suffix}*")
-    numbers = [number for name in names if (number := _number(path, name)) is not None]
-    return _aside(path, max(numbers)) if numbers else None
+    numbers = {number for name in names if (number := _number(path, name)) is not None}
+    return [_aside(path, number) for number in sorted(numbers)]
+
+
+def keep_beside(path: Path, rollback: Path) -> Path:
+    """Give a damaged file a second name, under which it stays when another takes its place; returns that.
+
+    Its rollback journal goes with it. If the power goes before its place is taken, the next call goes on
+    with the same name; see `is_kept`.
+    """
+    target = _same(path) or next(name for n in count(1) if not _taken(name := _aside(path, n)))
+    if not target.exists():
+        target.hardlink_to(path)
+        sync_folder(path.parent)
+    if rollback.exists():
+        rollback.rename(target.with_name(target.name + "-journal"))
+        sync_folder(path.parent)
+    return target
+
+
+def is_kept(path: Path) -> bool:
+    """Whether this very file was found damaged before, and is only still in its place."""
+    return path.exists() and _same(path) is not None
+
+
+def delete(target: Path) -> None:
+    """Overwrite and unlink a file that was set aside, and what lies beside it."""
+    for part in target.parent.glob(f"{target.name}*"):
+        overwrite(part)
+
+
+def _same(path: Path) -> Path | None:
+    return next((each for each in all_set_aside(path) if each.exists() and each.samefile(path)), None)
 
 
 def _aside(path: Path, number: int) -> Path:

@@ -148,9 +148,8 @@ class Bundles:
 
     async def reload(self, document: Document[Bundle]) -> int:
         """Everything of the newest list is wanted once more, and stays in force until it is here. How many
-        pages that are. A file that is damaged is replaced first."""
+        pages that are."""
         kind = document.body.kind
-        await self._do(kind, None, self._rows.mend)
         await self._do(kind, None, partial(self._distrust, kind))
         self._filling.pop(kind, None)
         await self.accepted(document)
@@ -310,8 +309,9 @@ class Bundles:
             if (filling := self._filling.get(kind)) is not None:
                 filling.bad.update(each for each, lacked in filling.lacked.items() if lacked.bucket == bucket)
             await self._refused(kind, bucket, "bad_page", str(bad))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             # A full disk, most likely. The page is still lacked, and will be asked for again.
+            self._rows.doubt(error)
             await self._refused(kind, bucket, "storage", str(error))
         return None
 

@@ -8,13 +8,14 @@ rows does not bring them back.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.clock import NS, Moment
 from agent.entry import compact
 from agent.journal import Journal
 from agent.roster import Roster, subject_key
+from agent.row_file import TROUBLE, is_damage
 from agent.workflow import Draft
 
 ERASED = "erased/"
@@ -65,11 +66,12 @@ class Identity:
         _check(subject)
         self._forget(subject)
         rows = await self._in_thread(self._roster.rows.disown, subject)
+        copies = await asyncio.get_running_loop().run_in_executor(None, self._roster.rows.drop_copies)
         counters = {key: None for key in (subject_key(subject),) if key in self._journal.records}
         digest = self._roster.rows.erasure(subject)
         self._roster.rows.erased |= {digest}
         now, position = self._stamp()
-        told = {"rows": rows, "counters": len(counters)}
+        told = {"rows": rows, "counters": len(counters), "copies": copies}
         records = {**counters, ERASED + digest: {"at": now.utc_ns // NS}}
         await self._journal.append([Draft("identity.erased", self._device, told)], now, position, records)
         return {**told, "remaining": sorted(self._records(subject))}
@@ -92,8 +94,13 @@ class Identity:
             if key == subject_key(subject) or wanted in compact(value)
         }
 
-    def _in_thread(self, work: Callable[[str], int], subject: str) -> Awaitable[int]:
-        return asyncio.get_running_loop().run_in_executor(None, work, subject)
+    async def _in_thread(self, work: Callable[[str], int], subject: str) -> int:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, work, subject)
+        except TROUBLE as error:
+            if not is_damage(error):
+                raise
+            raise ValueError("roster.db: expected a sound file, got a damaged one; ask again") from error
 
 
 def _check(subject: object) -> None:

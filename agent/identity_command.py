@@ -121,6 +121,10 @@ def _erase(given: argparse.Namespace) -> int:
         lambda app: app.vault.identity.erase(given.subject),
     )
     print(f"erased: {told['rows']} rows, {told['counters']} counters; past entries keep the reference alone")
+    if told["copies"]:
+        print(
+            f"also deleted: {told['copies']} damaged rosters that were set aside, with all that was in them"
+        )
     for key in told["remaining"]:
         print(f"still there until it is over by itself: {key}")
     print("A finger taught at this device is not found by reference: postern fingers forget UNIT SLOT.")

@@ -36,6 +36,9 @@ BLOB_LIMIT = 64 * 1024
 OVERWRITES = 1
 """On flash no number would be enough: the controller writes elsewhere. One is for disks and for backups."""
 
+STRETCH = 64 * 1024
+"""Bytes that are overwritten in one go: a file may be larger than the memory we may use."""
+
 TPM_IDS = frozenset(
     bytes.fromhex(text)
     for text in (
@@ -225,7 +228,9 @@ def overwrite(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         for _ in range(OVERWRITES):
             file.seek(0)
-            file.write(bytes(path.stat().st_size))
+            size = path.stat().st_size
+            for start in range(0, size, STRETCH):
+                file.write(bytes(min(STRETCH, size - start)))
             file.flush()
             os.fsync(file.fileno())
     path.unlink(missing_ok=True)

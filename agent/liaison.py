@@ -5,7 +5,7 @@ that is there and cannot be read leaves nobody in authority: what was believed b
 remembered, and nothing is opened on anyone's word where it is not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,14 +111,16 @@ class Liaison:
         units: Mapping[str, Unit],
         clock: Clock,
         provision: Callable[[Sequence[Template]], None],
+        mend: Callable[[], Awaitable[bool]],
         house: House,
     ) -> None:
         """`root` is the file of the root that was put here by hand, if one was; `seals` gives the secrets
-        that pages may be sealed to; `provision` is given the templates that they bring."""
+        that pages may be sealed to; `provision` is given the templates that they bring; `mend` replaces
+        a damaged roster, and says whether it was one."""
         self.post: Postbox | None = None
         self._root, self._audience, self._seals = root, audience, seals
         self._roster, self._journal, self._units = roster, journal, units
-        self._clock, self._provision, self._house = clock, provision, house
+        self._clock, self._provision, self._mend, self._house = clock, provision, mend, house
         self._bundles: Bundles | None = None
         self._errands: Errands | None = None
 
@@ -235,12 +237,22 @@ class Liaison:
     async def reload(self, kind: str | None) -> Mapping[str, int]:
         """What is in force stays so until everything is here anew. In the postbox's turn: it calls this."""
         bundles, trusted = self._bundles, self.trusted
+        if await self._mend():
+            # It held all of them.
+            kind = None
         assert bundles is not None
         assert trusted is not None
         held = [each for each in trusted.bundles if kind in (None, each.body.kind)]
         counts: dict[str, int] = {each.body.kind: await bundles.reload(each) for each in held}
         self._house.ask_again()
         return counts
+
+    async def refill(self) -> None:
+        """Have a damaged roster replaced and all of it brought again, between two messages of the fleet's."""
+        if self.post is None:
+            await self._mend()
+        else:
+            await self.post.between(lambda: self.reload(None))
 
     async def rotate_keys(self, keys: Sequence[str] | None, why: str) -> tuple[int, str]:
         return await self._house.rotate_keys(keys, why)

@@ -210,6 +210,11 @@ class Postbox:
             self._via = via
             await self._sort(name, raw)
 
+    async def between(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Have something done to the bundles while no message is taken."""
+        async with self._one:
+            await self._fill(work())
+
     async def _sort(self, name: str, raw: bytes) -> None:
         if name.startswith(PAGE):
             await self._fill(self._pages.page(raw))

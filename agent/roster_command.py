@@ -91,6 +91,8 @@ def opened(state: Path) -> Iterator["Roster"]:
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.closing(Roster(state / "roster.db", Keys.load(state / "keys"))) as roster:
+            if (damage := roster.rows.damage) is not None:
+                raise RosterError(f"{state}/roster.db: damaged ({damage}); the agent replaces it")
             yield roster
     except (RosterError, BadKeyFile) as error:
         raise Mistake(str(error)) from error

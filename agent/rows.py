@@ -11,49 +11,29 @@ Beside each row stands whose it is, as a digest that only this device can make a
 row: with the pepper and somebody's reference, their rows can be found and deleted; with less, nothing can.
 
 Reading is for the loop. Every change is one transaction on a connection of its own, and may be made in a
-thread.
+thread. A file that is found damaged opens nothing from then on, until it is mended.
 """
 
 import contextlib
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 
-from agent import slots
-from agent.keyfile import FRESH, sync_folder
+from agent import aside, row_file, slots
+from agent.row_file import OWN, Replaced, connect, is_damage, whole
 from agent.row_seal import NONCE, BadPage, Keys, bucket_of, seal_row, unsealed, value_of
 from agent.templates import KIND, Finger, Template, Wanted
 
 LOCAL = "local"
 """The bundle of the rows that were added on this device."""
+MOST_BUCKETS = 1024
 KEY_PAGE = -1
 """The bucket of the page that brings an epoch key."""
-
-BUSY_S = 5.0
-_LOCAL = 0
-"""The number of its only generation."""
-
-_SCHEMA = (
-    "CREATE TABLE generation (number INTEGER PRIMARY KEY, bundle TEXT NOT NULL, buckets INTEGER NOT NULL,"
-    " epoch BLOB, current INTEGER NOT NULL, ver INTEGER, as_of INTEGER)",
-    "CREATE TABLE page (generation INTEGER, bucket INTEGER, ver INTEGER NOT NULL, sha256 BLOB NOT NULL,"
-    " rows INTEGER NOT NULL, seal TEXT, PRIMARY KEY (generation, bucket)) WITHOUT ROWID",
-    "CREATE TABLE sealed (generation INTEGER, bucket INTEGER, id BLOB, owner BLOB, sealed BLOB NOT NULL,"
-    " PRIMARY KEY (generation, bucket, id)) WITHOUT ROWID",
-    "INSERT INTO generation VALUES (0, 'local', 1, NULL, 1, NULL, NULL)",
-)
-_FROM_FIRST = (
-    "INSERT INTO sealed SELECT 0, 0, id, NULL, sealed FROM row",
-    "UPDATE generation SET as_of = (SELECT value FROM about WHERE key = 'as_of') WHERE number = 0",
-    "DROP TABLE row",
-    "DROP TABLE about",
-)
-"""From the first layout, which knew only rows that were added here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,67 +70,98 @@ class Rows:
         self.keys = keys
         self.erased: frozenset[str] = frozenset()
         """By `erasure`: whose rows are not to be taken in any more."""
+        self.begun = not path.exists() or not path.stat().st_size
+        """Whether there was nothing here before."""
+        self.damage: str | None = None
+        """What is wrong with the file, while it is not mended."""
+        self.on_damage: Callable[[], object] = lambda: None
+        """Called when damage is noticed, from whichever thread it was."""
         self._path = path
-        self._writer = _connect(path)
-        path.chmod(0o600)
-        _prepare(self._writer)
-        self._reader = _connect(path)
-        self._worn: list[sqlite3.Connection] = []
-        """On a file that was replaced; somebody may just be reading in it."""
+        self._connections: list[sqlite3.Connection] = []
+        """Also those on files that were replaced; somebody may just be reading in one."""
         self._current: dict[str, Generation] = {}
-        self._look()
-        self._purge()
+        self._spoilt: set[bytes] = set()
+        """Lookup ids of rows that do not open any more."""
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
+        """Begin on the file that is there, whatever it is."""
+        if aside.is_kept(self._path):
+            self._noticed("set aside before, and not replaced")
+        try:
+            self._writer, self._reader = self._connected(), self._connected()
+            row_file.own(self._path)
+            row_file.prepare(self._writer)
+            self._look()
+            self._purge()
+        except row_file.TROUBLE as error:
+            self.doubt(error)
+            if self.damage is None:
+                raise
+
+    def _connected(self) -> sqlite3.Connection:
+        self._connections.append(connect(self._path))
+        return self._connections[-1]
 
     def close(self) -> None:
-        for each in (self._reader, self._writer, *self._worn):
+        for each in self._connections:
             each.close()
 
     # -- by presentation --------------------------------------------------------------------------
 
     def open(self, bundle: str, kind: str, token: bytes) -> dict[str, Any] | None:
         """The body of the row that this secret opens, from what is in force of the bundle."""
-        generation = self._current.get(bundle)
+        generation = self.current(bundle)
         if generation is None or self.keys.wiped:
             return None
         value = value_of(generation.epoch, kind, token)
         lookup, key, check = self.keys.split(value)
         bucket = bucket_of(value, generation.buckets)
-        found = self._reader.execute(
-            "SELECT sealed FROM sealed WHERE generation = ? AND bucket = ? AND id = ?",
-            (generation.number, bucket, lookup),
-        ).fetchone()
-        return None if found is None else unsealed(found[0], lookup, key, check)
+        found = self._read(_SEALED, (generation.number, bucket, lookup))
+        if not found:
+            return None
+        ((sealed,),) = found
+        body = unsealed(sealed, lookup, key, check) if isinstance(sealed, bytes) else None
+        if body is None:
+            self._spoilt.add(lookup)
+            self._noticed("expected a row that its own secret opens, got another")
+        return body
 
     def as_of(self, bundle: str) -> int | None:
         """Seconds since 1970 UTC of what is in force of the bundle; None where there is nothing."""
         if bundle != LOCAL:
-            generation = self._current.get(bundle)
+            generation = self.current(bundle)
             return None if generation is None else generation.as_of
         # Another process may have added a row.
-        row = self._reader.execute("SELECT as_of FROM generation WHERE number = ?", (_LOCAL,)).fetchone()
-        return None if row is None or row[0] is None else int(row[0])
+        found = self._read("SELECT as_of FROM generation WHERE number = ?", (OWN,))
+        return found[0][0] if found and isinstance(found[0][0], int) else None
 
     def slots(self, bundle: str) -> Mapping[Finger, Wanted]:
         """What is in force of the bundle about the slots of fingerprint modules."""
-        generation = self._current.get(bundle)
+        generation = self.current(bundle)
         if generation is None or self.keys.wiped:
             return {}
-        return slots.planned(self._reader, generation.number)
+        return slots.planned(self._read(slots.PLAN, (generation.number,)))
 
     def page_of(self, bundle: str, value: bytes) -> tuple[int, "Page"] | None:
         """Bucket and page that brought the row whose `v` begins like this, from what is in force."""
-        generation = self._current.get(bundle)
+        generation = self.current(bundle)
         if generation is None:
             return None
         bucket = bucket_of(value, generation.buckets)
-        found = self._reader.execute(
+        found = self._read(
             "SELECT ver, sha256, rows, seal FROM page WHERE generation = ? AND bucket = ?",
             (generation.number, bucket),
-        ).fetchone()
-        return None if found is None else (bucket, Page(*found))
+        )
+        return (bucket, Page(*found[0])) if found else None
 
     def __len__(self) -> int:
-        return int(self._reader.execute("SELECT count(*) FROM sealed").fetchone()[0])
+        found = self._read("SELECT count(*) FROM sealed", ())
+        return int(found[0][0]) if found else 0
 
     # -- rows that are added here -----------------------------------------------------------------
 
@@ -158,14 +169,14 @@ class Rows:
         """Seal a row under the secret that opens it, in place of the one before."""
         with self._change() as execute:
             row = self._sealed(value_of(self.keys.epoch, kind, token), body)
-            execute("INSERT OR REPLACE INTO sealed VALUES (?, 0, ?, ?, ?)", (_LOCAL, *row))
-            execute("UPDATE generation SET as_of = ? WHERE number = ?", (as_of, _LOCAL))
+            execute("INSERT OR REPLACE INTO sealed VALUES (?, 0, ?, ?, ?)", (OWN, *row))
+            execute("UPDATE generation SET as_of = ? WHERE number = ?", (as_of, OWN))
 
     def forget(self, kind: str, token: bytes) -> bool:
         """Delete the row that was added here and that this secret opens; False if there is none."""
         lookup, _, _ = self.keys.derive(kind, token)
         with self._change() as execute:
-            deleted = execute("DELETE FROM sealed WHERE generation = ? AND id = ?", (_LOCAL, lookup))
+            deleted = execute("DELETE FROM sealed WHERE generation = ? AND id = ?", (OWN, lookup))
             return bool(deleted.rowcount)
 
     # -- rows that go -----------------------------------------------------------------------------
@@ -176,19 +187,25 @@ class Rows:
 
     def owned(self, subject: str) -> int:
         """How many rows are this subject's. Goes through all of them: for a thread."""
-        with contextlib.closing(_connect(self._path)) as connection:
+        with self._apart() as connection:
             owner = slots.owner(self.keys, subject)
             return len(self._of(connection, subject)) + slots.owned(connection, owner)
 
     def disown(self, subject: str) -> int:
         """Delete every row that is this subject's, wherever it came from. For a thread."""
-        with contextlib.closing(_connect(self._path)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._apart() as connection, whole(connection):
             found = self._of(connection, subject)
             connection.executemany(_DELETE, found)
             templates = slots.disown(connection, slots.owner(self.keys, subject))
-            connection.execute("COMMIT")
         return len(found) + templates
+
+    def drop_copies(self) -> int:
+        """Overwrite and unlink what was set aside of damaged files: nobody can be told apart in those any
+        more. How many files that were. For a thread."""
+        found = aside.all_set_aside(self._path)
+        for each in found:
+            aside.delete(each)
+        return len(found)
 
     def _of(self, connection: sqlite3.Connection, subject: str) -> list[tuple[int, int, bytes]]:
         rows = connection.execute("SELECT generation, bucket, id, owner FROM sealed WHERE owner NOT NULL")
@@ -196,23 +213,40 @@ class Rows:
         return [(gen, bucket, id_) for gen, bucket, id_, whose in rows if owner(id_, subject) == whose]
 
     def wipe(self) -> int:
-        """Nothing is opened from now on; every row and epoch key is deleted. How many rows. For a thread."""
+        """Nothing is opened from now on; every row and epoch key is deleted. How many rows, as far as they
+        could be counted. For a thread."""
         self.keys = Keys.none()
         self._current = {}
-        with contextlib.closing(_connect(self._path)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            count = int(connection.execute("SELECT count(*) FROM sealed").fetchone()[0])
-            for statement in _WIPE:
-                connection.execute(statement)
-            connection.execute("COMMIT")
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+        try:
+            with self._apart() as connection:
+                with whole(connection) as execute:
+                    count = int(execute("SELECT count(*) FROM sealed").fetchone()[0])
+                    for statement in _WIPE:
+                        execute(statement)
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+        except row_file.TROUBLE as error:
+            if not is_damage(error):
+                raise
+            self._begin_anew(str(error))
+            count = 0
+        self.drop_copies()
         return count
+
+    @contextlib.contextmanager
+    def _apart(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one long job."""
+        try:
+            with contextlib.closing(connect(self._path)) as connection:
+                yield connection
+        except row_file.TROUBLE as error:
+            self.doubt(error)
+            raise
 
     # -- rows that bundles bring ------------------------------------------------------------------
 
     def current(self, bundle: str) -> Generation | None:
         """What is in force of the bundle."""
-        return self._current.get(bundle)
+        return None if self.damage else self._current.get(bundle)
 
     def generation(self, bundle: str, buckets: int, key_page: bytes) -> Generation | None:
         """The one whose epoch key came in the page of this hash, whether in force or being filled."""
@@ -320,43 +354,68 @@ class Rows:
 
     # -- the file ---------------------------------------------------------------------------------
 
-    def mend(self) -> bool:
+    def doubt(self, error: Exception) -> None:
+        """Something could not be done with the file: damage, if it is, is noticed."""
+        if is_damage(error):
+            self._noticed(str(error))
+
+    def look_over(self) -> None:
+        """Notice damage where nobody has read yet. Goes through all of the file: for a thread."""
+        if (found := row_file.flaw(self._path)) is not None:
+            self._noticed(found)
+
+    def mend(self) -> Replaced | None:
         """In place of a damaged file begin a new one, with what was added here as far as it can be read:
-        all else the fleet has. Whether it was damaged. For a thread.
+        all else the fleet has. What came of it; None for a sound file. For a thread.
         """
-        if _sound(self._writer):
-            return False
-        fresh = self._path.with_name(self._path.name + FRESH)
-        fresh.unlink(missing_ok=True)
-        with contextlib.closing(_connect(fresh)) as connection:
-            fresh.chmod(0o600)
-            _prepare(connection)
-            for row in _readable(self._writer):
-                connection.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?, ?, ?)", row)
-        # What a broken change left is of the damaged file, and would be taken for one of the new.
-        self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
-        fresh.replace(self._path)
-        sync_folder(self._path.parent)
-        self._worn += [self._reader, self._writer]
-        self._writer, self._reader = _connect(self._path), _connect(self._path)
-        self._look()
-        return True
+        if self.damage is None:
+            self.look_over()
+        return None if self.damage is None else self._begin_anew(self.damage)
+
+    def _begin_anew(self, reason: str) -> Replaced:
+        # After a wipe nothing is to be left that was not wiped.
+        replaced = row_file.replace(self._path, reason, keep=not self.keys.wiped, spoilt=self._spoilt)
+        self.damage = None
+        self._spoilt.clear()
+        self._attach()
+        return replaced
+
+    def _noticed(self, damage: str) -> None:
+        # What was wiped opens nothing: that is as it should be.
+        if self.damage is None and not self.keys.wiped:
+            self.damage = " ".join(damage.split())[:200]
+            self.on_damage()
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """On the loop. Nothing where the file is damaged, which is noticed."""
+        if self.damage is not None:
+            return []
+        try:
+            return self._reader.execute(statement, values).fetchall()
+        except row_file.TROUBLE as error:
+            if not is_damage(error):
+                raise
+            self.doubt(error)
+            return []
 
     def _look(self) -> None:
-        """Who is in force; kept in memory, since only this object changes it."""
+        """Learn what is in force; kept in memory, since only this object changes it."""
         found = self._writer.execute(_IN_FORCE).fetchall()
         self._current = {row[0]: self._generation(row) for row in found}
 
     def _generation(self, row: Iterable[Any]) -> Generation:
         bundle, number, buckets, epoch, ver, as_of = row
+        if not (isinstance(buckets, int) and 0 < buckets <= MOST_BUCKETS and isinstance(epoch, bytes | None)):
+            raise row_file.Foreign(f"expected generation {number} with buckets and a key, got another")
         key = self.keys.epoch if epoch is None else self._unwrapped(epoch, bundle)
         return Generation(number=number, buckets=buckets, epoch=key, ver=ver, as_of=as_of)
 
     def _unwrapped(self, wrapped: bytes, bundle: str) -> bytes:
         try:
             return self.keys.wrapping().decrypt(wrapped[:NONCE], wrapped[NONCE:], bundle.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             # Another pepper than the one that it was sealed under: no row opens, and none shall.
+            self._noticed("expected an epoch key that was sealed on this device, got another")
             return os.urandom(32)
 
     def _purge(self) -> None:
@@ -390,7 +449,7 @@ class Rows:
     @contextlib.contextmanager
     def _change(self) -> Iterator[Any]:
         """Everything in it is in the file at its end, or nothing."""
-        with _whole(self._writer) as execute:
+        with whole(self._writer) as execute:
             yield execute
 
 
@@ -399,6 +458,7 @@ _IN_FORCE = _GENERATIONS + " WHERE current = 1"
 _BY_KEY_PAGE = _GENERATIONS + (
     " JOIN page ON generation = number AND bucket = ? WHERE bundle = ? AND buckets = ? AND sha256 = ?"
 )
+_SEALED = "SELECT sealed FROM sealed WHERE generation = ? AND bucket = ? AND id = ?"
 _DELETE = "DELETE FROM sealed WHERE generation = ? AND bucket = ? AND id = ?"
 _WIPE = (
     slots.WIPE,
@@ -411,47 +471,6 @@ _EMPTY = "DELETE FROM sealed WHERE generation = ? AND bucket = ?"
 _PUT_PAGE = "INSERT OR REPLACE INTO page VALUES (?, ?, ?, ?, ?, ?)"
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    execute = connection.execute
-    tables = {name for (name,) in execute("SELECT name FROM sqlite_master")}
-    if "sealed" in tables:
-        execute(slots.SCHEMA)
-        if "seal" not in {column[1] for column in execute("PRAGMA table_info(page)")}:
-            execute("ALTER TABLE page ADD COLUMN seal TEXT")
-        return
-    # Given back to the file system when a generation is gone. Only an empty file can be told so.
-    execute("PRAGMA auto_vacuum=INCREMENTAL")
-    with _whole(connection):
-        for statement in (*_SCHEMA, slots.SCHEMA, *(_FROM_FIRST if "row" in tables else ())):
-            execute(statement)
-
-
-@contextlib.contextmanager
-def _whole(connection: sqlite3.Connection) -> Iterator[Any]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection.execute
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _sound(connection: sqlite3.Connection) -> bool:
-    try:
-        return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
-    except sqlite3.DatabaseError:
-        return False
-
-
-def _readable(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    """Rows that were added here, up to the first that cannot be read."""
-    found: list[tuple[Any, ...]] = []
-    with contextlib.suppress(sqlite3.DatabaseError):
-        found += connection.execute("SELECT * FROM sealed WHERE generation = ?", (_LOCAL,))
-    return found
-
-
 def _empty(execute: Any, generation: int, bucket: int) -> None:
     for statement in (_EMPTY, slots.EMPTY):
         execute(statement, (generation, bucket))
@@ -462,10 +481,3 @@ def _check_template(template: Template, generation: Generation, bucket: int) -> 
         raise BadPage("expected the value that follows from subject, unit and slot, got another")
     if (found := bucket_of(template.value, generation.buckets)) != bucket:
         raise BadPage(f"expected rows of bucket {bucket}, got one of {found}")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA secure_delete=ON")  # A row that was deleted is not to be found in the file.
-    return connection

@@ -21,6 +21,7 @@ SCHEMA = (
 )
 EMPTY = "DELETE FROM slot WHERE generation = ? AND bucket = ?"
 WIPE = "DELETE FROM slot"
+PLAN = "SELECT unit, slot, value, owner, digest, until FROM slot WHERE generation = ?"
 
 Execute = Callable[..., Any]
 
@@ -51,13 +52,10 @@ def put(execute: Execute, keys: Digests, generation: int, bucket: int, templates
         execute("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def planned(connection: sqlite3.Connection, generation: int) -> dict[Finger, Wanted]:
-    """What each slot is to hold. One that is said to hold two is to hold nothing."""
+def planned(rows: Iterable[tuple[Any, ...]]) -> dict[Finger, Wanted]:
+    """What each slot is to hold, by what `PLAN` finds. One that is said to hold two is to hold nothing."""
     found: dict[Finger, Wanted] = {}
     twice: set[Finger] = set()
-    rows = connection.execute(
-        "SELECT unit, slot, value, owner, digest, until FROM slot WHERE generation = ?", (generation,)
-    )
     for unit, slot, value, whose, content, until in rows:
         if (unit, slot) in found:
             twice.add((unit, slot))
