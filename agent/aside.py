@@ -41,9 +41,7 @@ def newest_set_aside(path: Path) -> Path | None:
 
 def all_set_aside(path: Path) -> list[Path]:
     """Every file that was set aside, or of which something is left, oldest first."""
-    names = path.parent.glob(f"{path.stem}.damaged-*{path.suffix}*")
-    numbers = {number for name in names if (number := _number(path, name)) is not None}
-    return [_aside(path, number) for number in sorted(numbers)]
+    return [_aside(path, number) for number in sorted(_numbers(path))]
 
 
 def keep_beside(path: Path, rollback: Path) -> Path:
@@ -52,7 +50,8 @@ def keep_beside(path: Path, rollback: Path) -> Path:
     Its rollback journal goes with it. If the power goes before its place is taken, the next call goes on
     with the same name; see `is_kept`.
     """
-    target = _same(path) or next(name for n in count(1) if not _taken(name := _aside(path, n)))
+    # Never a number of before, even if that file was given up: the highest is the newest.
+    target = _same(path) or _aside(path, max(_numbers(path), default=0) + 1)
     if not target.exists():
         target.hardlink_to(path)
         sync_folder(path.parent)
@@ -79,6 +78,11 @@ def _same(path: Path) -> Path | None:
 
 def _aside(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
+
+
+def _numbers(path: Path) -> set[int]:
+    names = path.parent.glob(f"{path.stem}.damaged-*{path.suffix}*")
+    return {number for name in names if (number := _number(path, name)) is not None}
 
 
 def _number(path: Path, name: Path) -> int | None:

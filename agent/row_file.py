@@ -86,8 +86,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables that an empty or older file lacks. Raises sqlite3.DatabaseError, Foreign for others."""
-    execute = connection.execute
-    tables = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    execute, tables = connection.execute, _tables(connection)
     if not tables or tables == _FIRST:
         # Given back to the file system when a generation is gone. Only an empty file can be told so.
         execute("PRAGMA auto_vacuum=INCREMENTAL")
@@ -99,10 +98,19 @@ def prepare(connection: sqlite3.Connection) -> None:
         execute(slots.SCHEMA)
     if "page" in tables and "seal" not in _columns(connection, "page"):
         execute("ALTER TABLE page ADD COLUMN seal TEXT")
-    found = {table: " ".join(_columns(connection, table)) for table in {*tables, *_COLUMNS}}
+    _check(connection)
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Raises Foreign unless the tables are those of a roster."""
+    found = {table: " ".join(_columns(connection, table)) for table in {*_tables(connection), *_COLUMNS}}
     if found != _COLUMNS:
         wrong = sorted(table for table in found if found[table] != _COLUMNS.get(table))
         raise Foreign(f"expected the tables of a roster, got others: {', '.join(wrong)[:80]}")
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
@@ -141,14 +149,20 @@ def flaw(path: Path) -> str | None:
     """What is wrong with the structure of the file, or None. Goes through all of it: for a thread."""
     try:
         with contextlib.closing(connect(path)) as connection:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found == "ok" and not _in_order(connection):
+            found = _structure(connection)
+            _check(connection)
+            if found is None and not _in_order(connection):
                 found = "rows out of order"
     except TROUBLE as error:
         if not is_damage(error):
             raise
         return str(error)
-    return None if found == "ok" else " ".join(str(found).split())
+    return found
+
+
+def _structure(connection: sqlite3.Connection) -> str | None:
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return None if found == "ok" else str(found)
 
 
 def _in_order(connection: sqlite3.Connection) -> bool:
@@ -206,8 +220,9 @@ def _take_over(path: Path, fresh: sqlite3.Connection, spoilt: Collection[bytes])
     if not path.exists():
         return 0, False
     found: dict[bytes, tuple[Any, ...]] = {}
-    complete = flaw(path) is None and not spoilt
+    complete = False
     with contextlib.suppress(*TROUBLE), contextlib.closing(connect(path)) as damaged:
+        complete = _structure(damaged) is None and not spoilt
         for order in ("ASC", "DESC"):
             # From the other end as well, where something in between cannot be read.
             complete = _read_own(damaged, order, found) and complete

@@ -423,24 +423,3 @@ async def test_what_is_reloaded_is_fetched_to_the_last_page_and_in_force_meanwhi
     again += await van.fetch()
     assert sorted(again) == sorted(brought)
     assert (van.subject(7), len(van.rows), van.bundles.versions()) == ("drv-7", 300, {"roster": 1})
-
-
-async def test_a_damaged_file_is_replaced_and_what_was_added_here_is_kept(van: Van) -> None:
-    van.rows.put("badge", b"local", {"subject": "drv-local"}, as_of=1)
-    document = van.press.print(badges(range(300)))
-    await van.bundles.accepted(document)
-    await van.fetch()
-    spoil(van.path, after=van.path.stat().st_size // 2)
-    assert await van.bundles.reload(document)
-    await van.fetch()
-    assert [van.subject(number) for number in (0, 299)] == ["drv-0", "drv-299"]
-    assert van.rows.open("local", "badge", b"local") == {"subject": "drv-local"}
-    assert not await van.bundles._do("roster", None, van.rows.mend), "what is sound stays as it is"
-    assert van.path.stat().st_mode & 0o777 == 0o600
-
-
-def spoil(path: Path, after: int) -> None:
-    """As a worn card does it."""
-    with path.open("r+b") as file:
-        file.seek(after)
-        file.write(b"\xa5" * (path.stat().st_size - after))

@@ -279,7 +279,7 @@ def test_what_is_no_journal_at_all_is_set_aside_and_the_device_goes_on(postern: 
     ("spoil", "told"),
     [
         ("", "File exists"),
-        ("roster.db", "file is not a database"),
+        ("roster.db/pages", "unable to open database file"),
         ("keys/pepper", "expected a key of 32 bytes, got 10"),
     ],
 )

@@ -108,6 +108,7 @@ _TEXTS = (
 _COUNTS = (
     "backlog board bytes changed copied count counter counter_above counters door first_door held input",
     "kept lacking last limit lost_ranges of pages rows size slot times unwritten used ver wrong until",
+    "copies given_up",
 )
 _FLAGS = "again closed energised first handover_open more_may_be_lost occupied ok reader_paused remembered"
 

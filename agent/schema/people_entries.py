@@ -167,7 +167,7 @@ IDENTITY = (
         "identity.roster_damaged",
         DEVICE,
         "The roster's file was damaged or gone; what of it is here, and what the fleet has to bring again.",
-        "reason:text file:maybe_text kept more_may_be_lost given_up",
+        "reason file:maybe_text kept more_may_be_lost given_up",
     ),
     EntryType("identity.tamper_armed", DEVICE, "The switch at the case is shut and heeded.", "unit input"),
     EntryType("identity.wipe_begun", DEVICE, "This device is about to erase its secrets.", "by"),
