@@ -53,7 +53,7 @@ from agent.provisioning import Provisioning
 from agent.receipts import ROLLED_BACK
 from agent.renewal import Renewal
 from agent.rescue import Rescue, opened
-from agent.roster import Roster
+from agent.roster import BUNDLE, Roster
 from agent.row_seal import Keys
 from agent.shelf import InForce, Shelf
 from agent.standing import Authority
@@ -540,6 +540,10 @@ class App:
     def revoked(self) -> frozenset[str]:
         """References of everybody whom the fleet has revoked."""
         return self.liaison.revoked()
+
+    def awaits_roster(self) -> bool:
+        """Whether the fleet has a list of people that is not here."""
+        return self.liaison.awaits(BUNDLE)
 
     def seek(self, values: Sequence[bytes]) -> None:
         """Have the pages brought once more that these templates came in."""

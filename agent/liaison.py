@@ -153,6 +153,13 @@ class Liaison:
         """References of everybody whom the fleet has revoked."""
         return frozenset() if self.trusted is None else self.trusted.revoked.subjects
 
+    def awaits(self, kind: str) -> bool:
+        """Whether a list of this kind is believed and its rows are still to come; after a wipe none are."""
+        listed = () if self.trusted is None else self.trusted.bundles
+        believed = any(each.body.kind == kind and each.body.pages for each in listed)
+        rows = self._roster.rows
+        return believed and rows.current(kind) is None and not rows.keys.wiped
+
     def reseal(self) -> None:
         """The keys that pages may be sealed to are others now."""
         if self._bundles is not None:

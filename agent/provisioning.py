@@ -62,6 +62,10 @@ class House(Protocol):
         """References of everybody whom the fleet has revoked."""
         ...
 
+    def awaits_roster(self) -> bool:
+        """Whether the fleet has a list of people that is not here."""
+        ...
+
     def units_changed(self) -> None:
         """A unit is believed or doubted now."""
         ...
@@ -214,9 +218,16 @@ class Provisioning:
         if module.doing is None:
             self._next(unit, module, found, store, wanted)
         self._tell_kept(unit, module, found, wanted)
-        return [wanted[slot].value for slot in store if (unit, slot) not in self._waiting]
+        lacked = [wanted[slot].value for slot in store if (unit, slot) not in self._waiting]
+        return [value for value in lacked if value]
 
     def _listed(self, unit: str) -> dict[int, Wanted]:
+        if self._house.awaits_roster():
+            # What the fleet wants in there is to be heard yet: what it wanted stays.
+            ours = self._ours(unit).items()
+            return {
+                slot: Wanted(value=b"", owner=of.owner, digest=of.digest, until=None) for slot, of in ours
+            }
         listed = self._roster.rows.slots(BUNDLE)
         return {slot: each for (of, slot), each in listed.items() if of == unit}
 

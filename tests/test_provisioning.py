@@ -55,6 +55,7 @@ class Van:
         self.at: Moment = replace(moment(100), utc_ns=1_790_000_100 * NS)
         self.out: frozenset[str] = frozenset()
         self.orders: list[Any] = []
+        self.awaiting = False
         self.start()
 
     def start(self) -> None:
@@ -81,6 +82,9 @@ class Van:
 
     def revoked(self) -> frozenset[str]:
         return self.out
+
+    def awaits_roster(self) -> bool:
+        return self.awaiting
 
     def units_changed(self) -> None:
         self.provisioning.look()
@@ -442,3 +446,24 @@ async def test_a_module_that_the_fleet_says_nothing_of_is_nobodys_business_here(
     van.open(3, 4)
     assert not van.inventory.doubts("finger"), "what it tells of itself is looked at elsewhere"
     assert van.orders == []
+
+
+# -- a list that is lost --------------------------------------------------------------------------
+
+
+async def test_while_the_list_is_lost_fingers_stay_but_for_those_who_are_revoked(van: Van) -> None:
+    van.open()
+    await van.push(template(ANNA, 7), template(BORIS, 9))
+    van.obey()
+    van.roster.rows.drop("roster")
+    van.awaiting = True
+    van.provisioning.look()
+    assert van.orders == []
+    van.out = frozenset({BORIS})
+    van.provisioning.look()
+    assert van.obey() == [DeleteFinger(slot=9)]
+    assert van.bundles.wanted() == []
+
+    van.awaiting = False
+    van.provisioning.look()
+    assert van.obey() == [DeleteFinger(slot=7)], "once it is known that the fleet lists nobody"

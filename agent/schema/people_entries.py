@@ -166,7 +166,7 @@ IDENTITY = (
     EntryType(
         "identity.roster_damaged",
         DEVICE,
-        "The roster's file was damaged or gone; what of it is here, and what the fleet has to bring again.",
+        "The roster's file was damaged or gone; the fleet has to bring it again.",
         "reason file:maybe_text kept more_may_be_lost given_up",
     ),
     EntryType("identity.tamper_armed", DEVICE, "The switch at the case is shut and heeded.", "unit input"),
