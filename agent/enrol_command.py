@@ -6,6 +6,7 @@ postern enrol --seal auto                       # as root: keys into systemd cre
 """
 
 import argparse
+import io
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from agent.config import Config
 
 CLAIM_LIMIT = 64
+WHITE_ON_BLACK, PLAIN = "\x1b[97;40m", "\x1b[0m"
 
 
 def add_commands(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,4 +128,8 @@ def _show(title: str, fingerprint: str, prefix: str) -> None:
         import segno
 
         code = segno.make(prefix + fingerprint.replace(" ", "").upper(), error="m", micro=False)
-        code.terminal(compact=True)
+        shown = io.StringIO()
+        code.terminal(shown, compact=True)
+        # Dark on light whatever the terminal's own colours: few decoders read the negative.
+        for line in shown.getvalue().splitlines():
+            print(f"{WHITE_ON_BLACK}{line}{PLAIN}")

@@ -76,6 +76,7 @@ class Request:
 
 def request(state: Path, keystore: Keystore, audience: Audience, *, now: int, claim: str | None) -> Request:
     """Ask to be known, with keys that are made where there are none yet. Raises BadKeyFile."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = {name: keystore.load(name).reveal() for name in NAMES}
     signer = Signer(Ed25519PrivateKey.from_private_bytes(keys["device"]))
     seal_key = X25519PrivateKey.from_private_bytes(keys["seal"]).public_key().public_bytes_raw()

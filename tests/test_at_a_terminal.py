@@ -9,6 +9,7 @@ import termios
 from pathlib import Path
 
 import pytest
+import segno
 
 from agent.fingerprint import of_root
 from tests.test_cli import PATIENCE, ROOT, Postern
@@ -44,8 +45,18 @@ def at_a_terminal(postern: Postern, *words: object, typed: str = "") -> tuple[in
 def test_the_fingerprint_is_shown_as_a_code_to_be_scanned_as_well(postern: Postern) -> None:
     code, shown = at_a_terminal(postern, "enrol", "--out", postern.folder / "request.jws")
     assert code == 0
-    assert f"fingerprint of {DEVICE}:" in shown
-    assert shown.count("█") > 100
+    told = shown.partition(f"fingerprint of {DEVICE}:")[2].splitlines()[1]
+    meant = segno.make(f"POSTERN:DEVICE:{DEVICE}:{told.replace(' ', '').upper()}", error="m", micro=False)
+    assert dark(shown) == [[bool(module) for module in row] for row in meant.matrix_iter()]
+
+
+def dark(shown: str) -> list[list[bool]]:
+    """The modules of the code as a camera sees them, on a terminal of any colour."""
+    lines = [line for line in shown.splitlines() if line.startswith("\x1b[97;40m")]
+    assert all(line.endswith("\x1b[0m") for line in lines)
+    halves = [[(char in "█▀", char in "█▄") for char in line[8:-4]] for line in lines]
+    rows = [[not pair[half] for pair in line] for line in halves for half in (0, 1)]
+    return rows[: len(rows[0])]
 
 
 def test_the_roots_fingerprint_is_typed_by_somebody_who_got_it_another_way(postern: Postern) -> None:

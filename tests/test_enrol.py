@@ -127,6 +127,12 @@ def test_a_one_time_code_comes_from_a_file(postern: Postern) -> None:
     assert asked(postern, "--claim-file", postern.folder / "claim")["claim"] == "K7M2-9QXD"
 
 
+def test_what_is_made_is_for_its_owner_alone(postern: Postern) -> None:
+    asked(postern)
+    made = [postern.state, *postern.state.rglob("*")]
+    assert [str(each) for each in made if each.stat().st_mode & 0o077] == []
+
+
 def test_the_keys_stay_the_same_however_often_is_asked(postern: Postern) -> None:
     assert asked(postern)["sign_key"] == asked(postern)["sign_key"]
 
