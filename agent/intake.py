@@ -16,6 +16,7 @@ from typing import Any
 from agent.clock import Moment
 from agent.inventory import Inventory
 from agent.labels import Confidence, Label, read_epc, read_label
+from agent.locker.codes import LONG, SIGNED
 from agent.roster import Roster
 from agent.session import Login
 from agent.stake import CHALLENGE_BYTES, Asked
@@ -24,6 +25,9 @@ from drivers.readings import CardAsserted, CardFailed, FingerCompared, Reading, 
 
 CONTROL = b"POSTERN:"
 """Control codes on the workflow's own sheet, e.g. `POSTERN:HANDOVER:RECIPIENT`."""
+
+PICKUP_CODE = "pickup_code"
+"""Stands for a recipient's code that was held before a scanner for parcels: no workflow has a use for it."""
 
 AIM_LENGTH = 3
 """Characters of an AIM identifier, e.g. `]C0`."""
@@ -210,8 +214,13 @@ class Intake:
 
 
 def _control_words(data: bytes) -> tuple[str, ...] | None:
-    """`HANDOVER:DRIVER` as two words, after an AIM identifier or not; None for anything else."""
+    """`HANDOVER:DRIVER` as two words, after an AIM identifier or not; None for anything else.
+
+    A code that opens a compartment is no label, and would open it for whoever reads the record.
+    """
     text = data[AIM_LENGTH:] if data.startswith(b"]") else data
+    if text.startswith(LONG) or (text.startswith(SIGNED) and text.count(b".") == 2):
+        return (PICKUP_CODE,)
     if not text.startswith(CONTROL):
         return None
     return tuple(text.removeprefix(CONTROL).decode("ascii", "replace").lower().split(":"))

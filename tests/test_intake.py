@@ -72,6 +72,14 @@ def label(
     return read
 
 
+@pytest.mark.parametrize(
+    "code", [b"PICKUP:AAECAwQFBgcICQoLDA0ODw", b"]Q1PICKUP:AAECAwQFBgcICQoLDA0ODw", b"eyJ0.eyJ1.c2ln"]
+)
+def test_a_code_that_opens_a_door_is_no_label_and_is_not_remembered(intake: Intake, code: bytes) -> None:
+    shown = event(take(intake, Role.PARCEL, Scanned(data=code)))
+    assert shown == ControlScanned(unit="unit", at=NOW, words=("pickup_code",))
+
+
 def verdict(taken: Taken | None) -> tuple[str, Outcome, str | None]:
     shown = event(taken)
     assert isinstance(shown, FactorShown)
