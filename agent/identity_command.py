@@ -122,9 +122,7 @@ def _erase(given: argparse.Namespace) -> int:
     )
     print(f"erased: {told['rows']} rows, {told['counters']} counters; past entries keep the reference alone")
     if told["copies"]:
-        print(
-            f"also deleted: {told['copies']} damaged rosters that were set aside, with all that was in them"
-        )
+        print(f"damaged rosters that were set aside, deleted as well: {told['copies']}")
     for key in told["remaining"]:
         print(f"still there until it is over by itself: {key}")
     print("A finger taught at this device is not found by reference: postern fingers forget UNIT SLOT.")

@@ -2,6 +2,7 @@
 real mosquitto."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,11 @@ async def test_a_device_says_how_it_is_and_brings_its_roster_anew(tmp_path: Path
         assert not [each for each in (ANNA, BADGE, PIN) if each in out.read_text()]
         assert out.stat().st_mode & 0o777 == 0o600
 
+        # A card that wears out: nobody has read there yet, and it is mended by the way.
+        roster = tmp_path / "state" / "roster.db"
+        os.truncate(roster, roster.stat().st_size // 2)
         told = await ordered(fleet, "reload_bundle", "--arg", "kind=roster")
+        await van.heard("identity.roster_damaged")
         completed = [entry["data"] for entry in van.site.of("fleet.bundle_completed")]
         pages = completed[0]["pages"]
         assert told["counts"] == {"roster": pages}

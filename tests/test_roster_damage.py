@@ -18,7 +18,9 @@ from agent.trust import PREFIX
 from tests.bundles import badges
 from tests.schemas import unlike
 from tests.test_bundle import KEYS, Van
+from tests.test_cli import Postern
 from tests.test_fleet_down import BADGE, OTHER, acme
+from tests.test_wipe import entries
 
 MANY = 300
 OWN = 20
@@ -344,13 +346,22 @@ def remembered(state: Path) -> dict[str, Any]:
     return {key: json.loads(value) for key, value, *_ in rows if key.startswith(("subject/", PREFIX))}
 
 
-async def test_a_command_leaves_a_damaged_roster_to_the_agent(tmp_path: Path) -> None:
-    from tests.test_cli import Postern
-
+def test_a_command_leaves_a_damaged_roster_to_the_agent_and_who_is_erased_is_in_no_copy(
+    tmp_path: Path,
+) -> None:
     made = Postern(tmp_path)
-    made.state.mkdir()
-    another_text(made.state / "roster.db")
-    code, _, err = made.run("roster", "add", "--config", made.config, "drv-1", "badge", said=b"0100a3e9ae\n")
+    add = ("roster", "add", "--config", made.config, "drv-7f3a91", "badge")
+    assert made.run(*add, said=b"0100a3e9ae\n")[0] == 0
+    a_table_short(made.state / "roster.db")
+    code, _, err = made.run(*add, said=b"0100a3e9ae\n")
     assert code == 2
-    assert "damaged (file is not a database); the agent replaces it" in err
-    assert (made.state / "roster.db").read_bytes() == b"no roster" * 1000
+    assert "damaged (expected the tables of a roster, got others: page); the agent replaces it" in err
+    with made.agent():
+        assert (made.state / "roster.damaged-1.db").exists()
+        code, out, _ = made.run("identity", "erase", "--config", made.config, "drv-7f3a91")
+        assert (code, out.splitlines()[0][:15]) == (0, "erased: 1 rows,")
+        assert "damaged rosters that were set aside, deleted as well: 1" in out
+        assert not list(made.state.glob("roster.damaged*"))
+    told = {entry["type"]: entry["data"] for entry in entries(made)}
+    assert told["postern.identity.roster_damaged"]["kept"] == 1
+    assert told["postern.identity.erased"]["copies"] == 1
