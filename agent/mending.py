@@ -6,6 +6,7 @@ is spent) stands with the journal, and is not touched.
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -21,6 +22,9 @@ from agent.workflow import Draft
 
 LOOK_EVERY_S = 24 * 3600.0
 """Between two looks at all of the file: damage is found before somebody stands there whose row it was."""
+
+AGAIN_S = 30.0
+"""Until a file that could not be replaced is tried again."""
 
 log = structlog.get_logger("mending")
 
@@ -47,8 +51,13 @@ class Mending:
             await self._tell(Replaced(reason="expected a roster.db, got none"))
 
     async def mend(self) -> bool:
-        """Begin a new file where this one is damaged, and say so; whether it was."""
-        replaced = await asyncio.get_running_loop().run_in_executor(None, self._rows.mend)
+        """Begin a new file where this one is damaged, and say so; whether there is one now."""
+        try:
+            replaced = await asyncio.get_running_loop().run_in_executor(None, self._rows.mend)
+        except (OSError, sqlite3.OperationalError) as error:
+            # A full disk, most likely. Nobody is let in until there is room.
+            log.error("roster cannot be replaced", reason=str(error))
+            return False
         if replaced is not None:
             await self._tell(replaced)
         return replaced is not None
@@ -68,6 +77,8 @@ class Mending:
             self._noticed.clear()
             if self._rows.damage is not None:
                 await refill()
+            if self._rows.damage is not None:
+                await asyncio.sleep(AGAIN_S)
 
     async def _tell(self, replaced: Replaced) -> None:
         told = asdict(replaced)

@@ -17,6 +17,7 @@ thread. A file that is found damaged opens nothing from then on, until it is men
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,12 @@ class Rows:
         self.on_damage: Callable[[], object] = lambda: None
         """Called when damage is noticed, from whichever thread it was."""
         self._path = path
-        self._connections: list[sqlite3.Connection] = []
+        nowhere = sqlite3.connect(":memory:", check_same_thread=False)
+        self._writer = self._reader = nowhere
+        """Until there is a file that can be opened."""
+        self._connections = [nowhere]
         """Also those on files that were replaced; somebody may just be reading in one."""
+        self._replacing = threading.Lock()
         self._current: dict[str, Generation] = {}
         self._spoilt: set[bytes] = set()
         """Lookup ids of rows that do not open any more."""
@@ -227,7 +232,8 @@ class Rows:
         except row_file.TROUBLE as error:
             if not is_damage(error):
                 raise
-            self._begin_anew(str(error))
+            with self._replacing:
+                self._begin_anew(str(error))
             count = 0
         self.drop_copies()
         return count
@@ -368,9 +374,10 @@ class Rows:
         """In place of a damaged file begin a new one, with what was added here as far as it can be read:
         all else the fleet has. What came of it; None for a sound file. For a thread.
         """
-        if self.damage is None:
-            self.look_over()
-        return None if self.damage is None else self._begin_anew(self.damage)
+        with self._replacing:
+            if self.damage is None:
+                self.look_over()
+            return None if self.damage is None else self._begin_anew(self.damage)
 
     def _begin_anew(self, reason: str) -> Replaced:
         # After a wipe nothing is to be left that was not wiped.
@@ -381,8 +388,7 @@ class Rows:
         return replaced
 
     def _noticed(self, damage: str) -> None:
-        # What was wiped opens nothing: that is as it should be.
-        if self.damage is None and not self.keys.wiped:
+        if self.damage is None:
             self.damage = " ".join(damage.split())[:200]
             self.on_damage()
 
@@ -415,7 +421,8 @@ class Rows:
             return self.keys.wrapping().decrypt(wrapped[:NONCE], wrapped[NONCE:], bundle.encode())
         except (InvalidTag, ValueError):
             # Another pepper than the one that it was sealed under: no row opens, and none shall.
-            self._noticed("expected an epoch key that was sealed on this device, got another")
+            if not self.keys.wiped:
+                self._noticed("expected an epoch key that was sealed on this device, got another")
             return os.urandom(32)
 
     def _purge(self) -> None:

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from agent.journal import Journal
+from agent.mending import Mending
 from agent.row_file import KEPT
 from agent.row_seal import Keys
 from agent.rows import Rows
 from agent.trust import PREFIX
 from tests.bundles import badges
+from tests.moments import moment
 from tests.schemas import unlike
 from tests.test_bundle import KEYS, Van
 from tests.test_cli import Postern
@@ -276,6 +279,37 @@ async def test_another_pepper_opens_no_row_and_the_file_is_kept_for_the_right_on
     van.path.with_name("roster.damaged-1.db").replace(van.path)
     van.start()
     assert van.subject(7) == "drv-7"
+
+
+async def test_a_file_that_cannot_be_replaced_yet_lets_nobody_in_and_stops_nothing(van: Van) -> None:
+    another_text(van.path)
+    van.path.with_name("roster.db.new").mkdir()
+    van.start()
+    journal = Journal(van.path.with_name("journal.db"), source="/postern/acme/van-0042", key=bytes(32))
+    await journal.open()
+    try:
+        mending = Mending(van.rows, journal, device="van-0042", stamp=lambda: (moment(1), {}))
+        await mending.resume()
+        document = van.press.signed(van.press.laid.body("depot-7", 1)) if van.press.laid else None
+        assert document is not None
+        await van.bundles.accepted(document)
+        assert (van.subject(1), journal.last) == (None, 0)
+        van.path.with_name("roster.db.new").rmdir()
+        assert await mending.mend()
+        assert journal.last == 1
+        await van.bundles.accepted(document)
+        await van.fetch()
+        assert van.subject(1) == "drv-1"
+    finally:
+        await journal.close()
+
+
+async def test_a_device_that_was_wiped_starts_on_a_damaged_file_and_keeps_nothing_of_it(van: Van) -> None:
+    another_text(van.path)
+    with contextlib.closing(Rows(van.path, Keys.none())) as rows:
+        assert rows.mend() is not None
+        assert len(rows) == 0
+    assert not list(van.path.parent.glob("roster.damaged*"))
 
 
 # -- a whole device -------------------------------------------------------------------------------
