@@ -361,9 +361,9 @@ def pin_token(subject: str, pin: bytes) -> bytes:
 
 
 def token_bits(token: bytes) -> int:
-    """What a token can be worth at most."""
+    """What a token can be worth at most. What only repeats itself adds nothing."""
     each = next((bits for alphabet, bits in _ALPHABETS if alphabet.issuperset(token)), 8.0)
-    return int(len(token) * each)
+    return int((token + token).find(token, 1) * each) if token else 0
 
 
 def _reader_key(reader: str) -> str:

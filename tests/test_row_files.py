@@ -50,6 +50,36 @@ def test_columns_may_be_left_out_and_stand_in_any_order(tmp_path: Path) -> None:
     assert row == RowOf("badge", b"04a1", {"subject": "drv-1"})
 
 
+def test_rows_of_other_scopes_stay_at_home(tmp_path: Path) -> None:
+    path = tmp_path / "roster.csv"
+    rows = [
+        "badge,drv-1,a,depot-7",
+        "badge,drv-2,b,depot-7; depot-9",
+        "badge,drv-3,c,depot-9",
+        "badge,drv-4,d,",
+    ]
+    path.write_text("\n".join(["kind,subject,secret,scope", *rows]))
+
+    def subjects(scope: str | None) -> list[str]:
+        return [row.body["subject"] for row in read("roster", path, scope)]
+
+    assert subjects("depot-7") == ["drv-1", "drv-2", "drv-4"]
+    assert subjects("depot-9") == ["drv-2", "drv-3", "drv-4"]
+    assert subjects(None) == ["drv-1", "drv-2", "drv-3", "drv-4"]
+    assert not any("scope" in row.body for row in read("roster", path))
+    with pytest.raises(BadConfig) as bad:
+        subjects("all")
+    assert [str(each) for each in bad.value.mistakes] == [
+        "column scope: expected --scope, one of depot-7, depot-9, got 'all'"
+    ]
+
+
+def test_a_file_without_scopes_is_for_any(tmp_path: Path) -> None:
+    path = tmp_path / "roster.csv"
+    path.write_text("kind,subject,secret\nbadge,drv-1,a\n")
+    assert len(read("roster", path, "depot-7")) == 1
+
+
 def test_json_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "roster.json"
     path.write_text(json.dumps([{"kind": "badge", "subject": "drv-1", "secret": "04a1", "until": None}]))

@@ -248,6 +248,18 @@ def test_a_device_that_nobody_enrolled_is_named(office: Office) -> None:
 # -- pages ----------------------------------------------------------------------------------------
 
 
+def test_a_device_gets_its_own_grants_alone(office: Office) -> None:
+    lockers = [DEVICE, f"{TENANT}/{DEVICE}", "locker-elsewhere"]
+    rows = [
+        RowOf(
+            "grant", bytes([number]) * 16, {"jti": f"g-{number}", "locker": locker, "parcel": "p", "exp": 2}
+        )
+        for number, locker in enumerate(lockers)
+    ]
+    document = office.desk.bundle(DEVICE, "grants", rows, scope="all")
+    assert document.body.rows == 2
+
+
 def test_pages_that_nothing_names_are_forgotten(office: Office) -> None:
     roster(office, badges(range(300)))
     before = office.desk.outgoing(DEVICE)

@@ -27,7 +27,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="CSV with a header, or JSON: all rows, not only the new ones; TOML of a config",
     )
     config_command.add_options(push)
-    push.add_argument("--scope", default="all", help="whom the rows are for, for people to read")
+    push.add_argument("--scope", default="all", help="only rows for these: see the column scope (all)")
     head = actions.add_parser("head", help="tell devices what is current, for a day")
     head.add_argument("--every", type=online.seconds, help="again and again, in seconds, until interrupted")
     revoke = actions.add_parser("revoke", help="take drivers, credentials or grants away for ever")
@@ -57,7 +57,7 @@ async def _push(given: argparse.Namespace) -> int | None:
 
     keyring = Keyring(given.keys)
     devices = chosen(keyring, given.device)
-    rows = row_files.read(given.bundle, given.file)
+    rows = row_files.read(given.bundle, given.file, given.scope)
     left = deliver(
         partial(online.leave, given),
         keyring,

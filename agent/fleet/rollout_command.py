@@ -43,7 +43,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     start.add_argument("what", choices=("roster", "grants", "manifest", "config"))
     start.add_argument("file", type=Path, help="as for `fleet push`")
     start.add_argument("--id", help="decides the order of devices, with their names; otherwise made anew")
-    start.add_argument("--scope", default="all", help="whom the rows are for, for people to read")
+    start.add_argument("--scope", default="all", help="only rows for these: see the column scope (all)")
     start.add_argument("--stages", type=_stages, metavar="PERCENT,...", help="1,10,50,100 unless given")
     start.add_argument(
         "--soak", type=online.seconds, default=3600.0, help="seconds from one stage to the next (3600)"

@@ -54,7 +54,7 @@ def _issue(what: str, path: Path, source: Mapping[str, Any], keyring: Keyring) -
     """How the document of a device is made. Raises for a file with mistakes, before anybody gets it."""
     if what != CONFIG:
         kind = what.partition("/")[2]
-        rows = row_files.read(kind, path)
+        rows = row_files.read(kind, path, source["scope"])
         return lambda desk, device: desk.bundle(device, kind, rows, scope=source["scope"])
     text = wishes.text_in(path)
     for device in devices(keyring.folder):

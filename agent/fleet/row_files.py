@@ -7,6 +7,7 @@
     manifest.csv    label,driver,stop,flags
     grants.csv      kind,secret,selector,jti,locker,compartment,parcel,purpose,nbf,exp
 
+A column `scope` in a roster or manifest (`depot-7; depot-9`) says whom a row is for; without it, for all.
 Every mistake is told with its row and column, all of them at once, and a secret is never shown. `read` gives
 rows that still hold their secrets: they leave as `v` alone.
 """
@@ -34,10 +35,22 @@ MIN_PIN = 8
 GRANT_CODE = 16
 SELECTOR, GRANT_PIN = 4, 6
 LIMIT = 64 * 1024 * 1024
+SCOPE = "scope"
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "roster": ("kind", "subject", "secret", "finger", "until", "role", "level", "public_key", "template"),
-    "manifest": ("label", "driver", "stop", "flags"),
+    "roster": (
+        "kind",
+        "subject",
+        "secret",
+        "finger",
+        "until",
+        "role",
+        "level",
+        "public_key",
+        "template",
+        SCOPE,
+    ),
+    "manifest": ("label", "driver", "stop", "flags", SCOPE),
     "grants": (
         "kind",
         "secret",
@@ -77,26 +90,37 @@ class _Wrong(Exception):
         self.column, self.expected, self.got = column, expected, got
 
 
-def read(bundle: str, path: Path) -> list[RowOf]:
-    """Raises BadConfig with every mistake of the file."""
+def read(bundle: str, path: Path, scope: str | None = None) -> list[RowOf]:
+    """The rows of one scope, or all of them. Raises BadConfig with every mistake of the file, also for a
+    scope that no row names in a file where others are named."""
     mistakes: list[Mistake] = []
+    scopes: set[str] = set()
     rows: list[RowOf] = []
     seen: dict[tuple[str, bytes], int] = {}
     for number, cells in enumerate(_cells(bundle, path), start=1):
         try:
-            row = _row(bundle, cells, path.parent)
+            row, known = _row(bundle, cells, path.parent), _scopes(cells)
+            scopes |= known
             column, key = _identity(row)
             first = seen.setdefault((row.kind, key), number)
             if first != number:
                 raise _Wrong(column, "each once", f"that of row {first}")
-            rows.append(row)
+            if scope is None or not known or scope in known:
+                rows.append(row)
         except _Wrong as wrong:
             mistakes.append(Mistake(f"row {number}, column {wrong.column}", wrong.expected, wrong.got))
         except BadPage as bad:
             mistakes.append(Mistake(f"row {number}", "a row that a device takes", str(bad)))
+    if scope is not None and scopes and scope not in scopes:
+        # Else a slip of the pen would leave out everybody whom the file says anything of.
+        mistakes.append(Mistake("column scope", f"--scope, one of {', '.join(sorted(scopes))}", repr(scope)))
     if mistakes:
         raise BadConfig(str(path), mistakes)
     return rows
+
+
+def _scopes(cells: Mapping[str, str]) -> set[str]:
+    return {each.strip() for each in cells.get(SCOPE, "").split(";")} - {""}
 
 
 def _cells(bundle: str, path: Path) -> Iterable[Mapping[str, str]]:

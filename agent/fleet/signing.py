@@ -86,11 +86,15 @@ class Desk:
     def bundle(
         self, device: str, kind: str, rows: Iterable[RowOf], *, scope: str, as_of: int | None = None
     ) -> Document[Any]:
-        """All that the bundle is to hold, in force with the next head. Raises KeyringError, BadPage."""
+        """All that the bundle is to hold, in force with the next head. Raises KeyringError, BadPage.
+
+        Of grants a device gets those for itself: six digits are soon tried out by whoever has another's.
+        """
         before = self.issued.laid(device, kind)
         last = self.issued.document(device, f"bundle/{kind}")
         ver = last.ver + 1 if last else 1
         to = recipient(self.keyring, device)
+        rows = [row for row in rows if row.body.get("locker") in (None, device, to.address)]
         laid = seal_all(kind, rows, to, self.keyring.epoch(), before=before, ver=ver)
         self.issued.keep_laid(device, laid)
         body = laid.body(scope, self._now if as_of is None else as_of)
