@@ -32,6 +32,8 @@ STRANGERS = {
     "disabled": b"0100ee0004",
 }
 """Badges of people with whom something is wrong, by what that is."""
+TAKEN = b"0100ee0005"
+"""A badge that was revoked, and not its holder."""
 
 
 @pytest.fixture
@@ -67,6 +69,7 @@ async def test_whatever_is_wrong_with_a_badge_it_sounds_the_same_and_on_the_grid
     for reason, badge in STRANGERS.items():
         until = NOON - 1 if reason == "expired" else None
         van.app.roster.put(Row(subject=f"drv-{reason}", kind="badge", until=until), badge, as_of=NOON)
+    van.app.roster.put(Row(subject="drv-taken", kind="badge", revoked=True), TAKEN, as_of=NOON)
     van.revoke("drv-revoked")
     locked = {"locked": FREE_TRIES, "disabled": LAST_TRY}
     van.app.journal.ride(
@@ -78,9 +81,9 @@ async def test_whatever_is_wrong_with_a_badge_it_sounds_the_same_and_on_the_grid
     with LineScanner(van.folder / "badges", speaks="honeywell") as scanner:
         await van.ready("badges")
         await van.entries()
-        answers = [await answer(scanner, badge) for badge in (b"nobody", *STRANGERS.values())]
-    assert await outcomes(van) == ["unknown", *STRANGERS]
-    assert [tones for tones, _ in answers] == [["bad"]] * 5
+        answers = [await answer(scanner, badge) for badge in (b"nobody", *STRANGERS.values(), TAKEN)]
+    assert await outcomes(van) == ["unknown", *STRANGERS, "revoked"]
+    assert [tones for tones, _ in answers] == [["bad"]] * 6
     assert all(steps >= 1 for _, steps in answers), "never before the first point of the grid"
     assert not scanner.misheard, "nothing else was sent to the reader"
 

@@ -248,6 +248,18 @@ def test_a_deleted_generation_is_gone_from_the_file(rows: Rows, path: Path) -> N
     assert path.stat().st_size < before / 2, "and its room is given back"
 
 
+def test_a_row_that_is_deleted_is_gone_from_a_file_that_stays_as_large(rows: Rows, path: Path) -> None:
+    for number in range(60):
+        rows.put("badge", badge(number), {"subject": SUBJECT}, as_of=1)
+    lookup = KEYS.derive("badge", badge(7))[0]
+    assert lookup in path.read_bytes()
+    assert rows.forget("badge", badge(7))
+    assert lookup not in path.read_bytes()
+    other = KEYS.derive("badge", badge(8))[0]
+    assert rows.disown(SUBJECT) == 59
+    assert other not in path.read_bytes()
+
+
 # -- an older file --------------------------------------------------------------------------------
 
 
