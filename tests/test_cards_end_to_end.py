@@ -20,6 +20,7 @@ from simulators.line import LineScanner
 from simulators.pn532 import Pn532Reader, frame
 from simulators.stage import postern
 from tests.site import Entry, Site
+from tests.test_privacy import forms, state_files
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -184,6 +185,15 @@ async def test_who_has_the_public_key_can_check_what_was_signed_without_the_devi
         logged = json.dumps(at.site.events)
         assert at.records[ANNA]["credential_id"] not in logged
         assert said["signature"] not in logged
+        answered = await postern("status", "--config", str(at.site.config))
+        await at.site.stop_agent()
+    files = {file.name: file.read_bytes() for file in state_files(tmp_path / "state")}
+    places = {"control socket": answered.encode(), **files}
+    searched = list(forms("credential id", raw(at.records[ANNA]["credential_id"])))
+    assert [
+        f"{what} in {where}" for where, held in places.items() for what, form in searched if form in held
+    ] == []
+    assert ANNA.encode() in files["journal.db"], "the search has teeth"
 
 
 def raw(text: str) -> bytes:
