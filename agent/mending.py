@@ -70,7 +70,7 @@ class Mending:
         loop = asyncio.get_running_loop()
         self._rows.on_damage = partial(loop.call_soon_threadsafe, self._noticed.set)
         while True:
-            await loop.run_in_executor(None, self._rows.look_over)
+            await self._look_over()
             if self._rows.damage is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._noticed.wait(), LOOK_EVERY_S)
@@ -79,6 +79,13 @@ class Mending:
                 await refill()
             if self._rows.damage is not None:
                 await asyncio.sleep(AGAIN_S)
+
+    async def _look_over(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._rows.look_over)
+        except (OSError, sqlite3.OperationalError) as error:
+            # A file that cannot be read at all is seen by whoever is looked up.
+            log.error("roster cannot be looked over", reason=str(error))
 
     async def _tell(self, replaced: Replaced) -> None:
         told = asdict(replaced)

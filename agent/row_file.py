@@ -110,11 +110,13 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {str(name) for (name,) in found}
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    found = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    return [str(name) for (name,) in found]
 
 
 @contextlib.contextmanager
@@ -138,7 +140,7 @@ TROUBLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading may raise. SQLite quotes names from a broken schema in its messages, as they lie there."""
 
 
-def is_damage(error: Exception) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether the file itself is broken: not a full disk, a lock, or a file that may not be read."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     foreign = isinstance(error, Foreign | UnicodeDecodeError)

@@ -87,26 +87,23 @@ class Rows:
         self._current: dict[str, Generation] = {}
         self._spoilt: set[bytes] = set()
         """Lookup ids of rows that do not open any more."""
-        try:
-            self._attach()
-        except BaseException:
-            self.close()
-            raise
-
-    def _attach(self) -> None:
-        """Begin on the file that is there, whatever it is."""
-        if aside.is_kept(self._path):
+        if aside.is_kept(path):
             self._noticed("set aside before, and not replaced")
         try:
-            self._writer, self._reader = self._connected(), self._connected()
-            row_file.own(self._path)
-            row_file.prepare(self._writer)
-            self._look()
-            self._purge()
-        except row_file.TROUBLE as error:
-            self.doubt(error)
-            if self.damage is None:
+            self._attach()
+        except BaseException as error:
+            if not is_damage(error):
+                self.close()
                 raise
+            self.doubt(error)
+
+    def _attach(self) -> None:
+        """Begin on the file that is there."""
+        self._writer, self._reader = self._connected(), self._connected()
+        row_file.own(self._path)
+        row_file.prepare(self._writer)
+        self._look()
+        self._purge()
 
     def _connected(self) -> sqlite3.Connection:
         self._connections.append(connect(self._path))
@@ -360,7 +357,7 @@ class Rows:
 
     # -- the file ---------------------------------------------------------------------------------
 
-    def doubt(self, error: Exception) -> None:
+    def doubt(self, error: BaseException) -> None:
         """Something could not be done with the file: damage, if it is, is noticed."""
         if is_damage(error):
             self._noticed(str(error))
@@ -382,9 +379,9 @@ class Rows:
     def _begin_anew(self, reason: str) -> Replaced:
         # After a wipe nothing is to be left that was not wiped.
         replaced = row_file.replace(self._path, reason, keep=not self.keys.wiped, spoilt=self._spoilt)
-        self.damage = None
-        self._spoilt.clear()
         self._attach()
+        self._spoilt.clear()
+        self.damage = None
         return replaced
 
     def _noticed(self, damage: str) -> None:

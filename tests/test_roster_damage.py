@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.documents import Bundle, Document
 from agent.journal import Journal
 from agent.mending import Mending
 from agent.row_file import KEPT
@@ -52,6 +53,12 @@ def spoil(path: Path, at: int, content: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(content)
+
+
+def same_list(van: Van) -> Document[Bundle]:
+    """What is believed since before the damage."""
+    assert van.press.laid is not None
+    return van.press.signed(van.press.laid.body("depot-7", 1))
 
 
 def root_of(path: Path, table: str) -> int:
@@ -155,8 +162,7 @@ async def test_a_damaged_file_is_kept_and_filled_again_by_the_same_list(
     assert len(here) == told.kept
     assert told.kept == OWN or told.more_may_be_lost
 
-    document = van.press.signed(van.press.laid.body("depot-7", 1)) if van.press.laid else None
-    assert document is not None
+    document = same_list(van)
     await van.bundles.accepted(document)
     assert len(await van.fetch()) == len(van.press.pages)
     assert all(van.subject(number) == f"drv-{number}" for number in range(MANY))
@@ -290,8 +296,7 @@ async def test_a_file_that_cannot_be_replaced_yet_lets_nobody_in_and_stops_nothi
     try:
         mending = Mending(van.rows, journal, device="van-0042", stamp=lambda: (moment(1), {}))
         await mending.resume()
-        document = van.press.signed(van.press.laid.body("depot-7", 1)) if van.press.laid else None
-        assert document is not None
+        document = same_list(van)
         await van.bundles.accepted(document)
         assert (van.subject(1), journal.last) == (None, 0)
         van.path.with_name("roster.db.new").rmdir()
