@@ -408,8 +408,10 @@ class Rows:
 
     def _generation(self, row: Iterable[Any]) -> Generation:
         bundle, number, buckets, epoch, ver, as_of = row
-        if not (isinstance(buckets, int) and 0 < buckets <= MOST_BUCKETS and isinstance(epoch, bytes | None)):
-            raise row_file.Foreign(f"expected generation {number} with buckets and a key, got another")
+        numbers = all(isinstance(each, int | None) for each in (ver, as_of))
+        named = isinstance(bundle, str) and isinstance(epoch, bytes | None) and isinstance(buckets, int)
+        if not (numbers and named and 0 < buckets <= MOST_BUCKETS):
+            raise row_file.Foreign(f"expected what a generation says of itself, got others: {number!r:.20}")
         key = self.keys.epoch if epoch is None else self._unwrapped(epoch, bundle)
         return Generation(number=number, buckets=buckets, epoch=key, ver=ver, as_of=as_of)
 
