@@ -16,13 +16,15 @@ import structlog
 
 from agent.clock import Moment
 from agent.journal import Journal
-from agent.row_file import Replaced
+from agent.row_file import Foreign, Replaced
 from agent.rows import Rows
 from agent.workflow import Draft
 
 LOOK_EVERY_S = 24 * 3600.0
 """Between two looks at all of the file: damage is found before somebody stands there whose row it was."""
 
+HELD = "bundles"
+"""The journal's record of the versions that were in force last, by bundle. An older file is none of now."""
 AGAIN_S = 30.0
 """Until a file that could not be replaced is tried again."""
 
@@ -45,6 +47,10 @@ class Mending:
 
     async def resume(self) -> None:
         """Mend what the start has found. The journal is open, and the fleet is not heard yet."""
+        for kind, ver in self._journal.records.get(HELD, {}).items():
+            held = self._rows.current(kind)
+            if held is not None and (held.ver or ver) < ver:
+                self._rows.doubt(Foreign(f"expected version {ver} of {kind}, got {held.ver}"))
         if self._rows.damage is not None:
             await self.mend()
         elif self._rows.begun and self._journal.last:

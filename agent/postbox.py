@@ -19,6 +19,7 @@ from agent.documents import Bundle, Config, Document, Head, Root
 from agent.envelope import Kind, Reason, Refused
 from agent.errands import Errands
 from agent.journal import Journal
+from agent.mending import HELD
 from agent.signed_time import Asked, answer
 from agent.standing import NEVER
 from agent.trust import BUNDLES, PREFIX, Accepted, Trusted
@@ -280,7 +281,8 @@ class Postbox:
         """Have bundles filled; what people may do can be another thing once one is whole."""
         before = self._pages.versions()
         await work
-        if self._pages.versions() != before:
+        if (after := dict(self._pages.versions())) != before:
+            self._journal.ride({HELD: after})
             self._house.heed()
         self._know()
 

@@ -13,7 +13,7 @@ import pytest
 
 from agent.documents import Bundle, Document
 from agent.journal import Journal
-from agent.mending import Mending
+from agent.mending import HELD, Mending
 from agent.row_file import KEPT
 from agent.row_seal import Keys
 from agent.rows import Rows
@@ -291,20 +291,40 @@ async def test_a_file_that_cannot_be_replaced_yet_lets_nobody_in_and_stops_nothi
     another_text(van.path)
     van.path.with_name("roster.db.new").mkdir()
     van.start()
-    journal = Journal(van.path.with_name("journal.db"), source="/postern/acme/van-0042", key=bytes(32))
-    await journal.open()
-    try:
-        mending = Mending(van.rows, journal, device="van-0042", stamp=lambda: (moment(1), {}))
-        await mending.resume()
+    async with mending(van) as (mends, journal):
+        await mends.resume()
         document = same_list(van)
         await van.bundles.accepted(document)
         assert (van.subject(1), journal.last) == (None, 0)
         van.path.with_name("roster.db.new").rmdir()
-        assert await mending.mend()
+        assert await mends.mend()
         assert journal.last == 1
         await van.bundles.accepted(document)
         await van.fetch()
         assert van.subject(1) == "drv-1"
+
+
+async def test_a_file_of_yesterday_is_no_roster_of_today(van: Van) -> None:
+    """Whoever was taken off the list since would be let in by it."""
+    van.start()
+    async with mending(van) as (mends, journal):
+        journal.ride({HELD: {"roster": 1}})
+        await mends.resume()
+        assert (van.rows.damage, van.subject(1)) == (None, "drv-1")
+        journal.ride({HELD: {"roster": 2}})
+        await mends.resume()
+        await journal.save()
+        ((told,),) = [await journal.read(0, entries=10, size=10**6)]
+        assert json.loads(told.line)["data"]["reason"] == "expected version 2 of roster, got 1"
+        assert van.subject(1) is None
+
+
+@contextlib.asynccontextmanager
+async def mending(van: Van) -> AsyncIterator[tuple[Mending, Journal]]:
+    journal = Journal(van.path.with_name("journal.db"), source="/postern/acme/van-0042", key=bytes(32))
+    await journal.open()
+    try:
+        yield Mending(van.rows, journal, device="van-0042", stamp=lambda: (moment(1), {})), journal
     finally:
         await journal.close()
 
@@ -336,6 +356,7 @@ async def test_a_device_whose_roster_is_noise_starts_lets_nobody_in_and_mends_it
         await site.kill_agent()
         before = remembered(file.parent)
         assert any(key.startswith("subject/") for key in before)
+        assert before[HELD] == {"roster": 1}
 
         another_text(file)
         site.relay.cut()
@@ -382,7 +403,7 @@ def remembered(state: Path) -> dict[str, Any]:
     """What must never roll back."""
     with contextlib.closing(sqlite3.connect(state / "journal.db")) as store:
         rows = store.execute("SELECT * FROM record").fetchall()
-    return {key: json.loads(value) for key, value, *_ in rows if key.startswith(("subject/", PREFIX))}
+    return {key: json.loads(value) for key, value, *_ in rows if key.startswith(("subject/", HELD, PREFIX))}
 
 
 def test_a_command_leaves_a_damaged_roster_to_the_agent_and_who_is_erased_is_in_no_copy(
