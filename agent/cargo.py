@@ -66,10 +66,15 @@ def label_of(path: Path) -> Label:
         return _label(file.readline(LINE_LIMIT))
 
 
-def pieces(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each piece, one in memory at a time. Raises BadCargo at what is none."""
+def bounded(path: Path) -> None:
+    """Raises BadCargo for a file that is larger than any cargo."""
     if (size := path.stat().st_size) > CARGO_LIMIT:
         raise BadCargo(f"expected at most {CARGO_LIMIT} bytes, got {size}")
+
+
+def pieces(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each piece, one in memory at a time. Raises BadCargo at what is none."""
+    bounded(path)
     with path.open("rb") as file:
         _label(file.readline(LINE_LIMIT))
         for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT), b""), 2):

@@ -31,6 +31,9 @@ log = structlog.get_logger("ferry")
 class Post(Protocol):
     """Who verifies documents, whoever brings them."""
 
+    refused: Counter[tuple[str, str]]
+    """What was refused so far: kind and reason."""
+
     @property
     def wanted(self) -> Sequence[str]:
         """Pages that are lacked."""
@@ -66,17 +69,21 @@ class Ferry:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> Mapping[str, Any]:
-        """Take everything that lies there; counts of what came of it."""
+        """Take everything that lies there; counts of what came of it, and in words what was wrong."""
         outcomes: Counter[str] = Counter()
+        wrong: list[str] = []
         async with self._lock:
-            for path in sorted(self._in.glob(f"*{SUFFIX}")):
-                outcomes[await self._take(path)] += 1
-        return dict(outcomes)
+            for path in sorted(filter(Path.is_file, self._in.glob(f"*{SUFFIX}"))):
+                data = await self._take(path, carried_on=True)
+                outcomes[data["outcome"]] += 1
+                wrong += [data["reason"]] if "reason" in data else [*data.get("refused", {})]
+        return {**outcomes, **({"wrong": wrong} if wrong else {})}
 
-    async def take(self, path: Path) -> str:
-        """Take one file, wherever it lies: `unloaded`, `loaded` or `refused`. It is gone afterwards."""
+    async def take(self, path: Path) -> bool:
+        """Take one file that came for this very device; whether it was any. It is gone afterwards."""
         async with self._lock:
-            return await self._take(path)
+            data = await self._take(path, carried_on=False)
+        return "reason" not in data
 
     def held_for(self, device: str) -> Path | None:
         """The cargo that is on board for a device."""
@@ -96,19 +103,25 @@ class Ferry:
         """Bytes of what is kept for others, by device."""
         return {path.stem: path.stat().st_size for path in sorted(self._hold.glob(f"*{SUFFIX}"))}
 
-    async def _take(self, path: Path) -> str:
+    async def _take(self, path: Path, *, carried_on: bool) -> dict[str, Any]:
+        """What its entry says, and the outcome: `unloaded`, `loaded` or `refused`."""
         data: dict[str, Any] = {"file": path.name[:80]}
         try:
             label = cargo.label_of(path)
-            data |= {"for": label.device, "sha256": digest_of(path)}
-            outcome = await self._open(path, data) if label == self._label else self._load(path, label)
+            data |= {"for": label.device, "sha256": await asyncio.to_thread(digest_of, path)}
+            if label == self._label:
+                outcome = await self._open(path, data)
+            elif carried_on:
+                outcome = await asyncio.to_thread(self._load, path, label)
+            else:
+                raise BadCargo(f"expected cargo for {self._label.device}, got some for {label.device}")
         except (BadCargo, OSError) as error:
             outcome = "refused"
             data["reason"] = str(error)[:200]
         log.info("cargo", outcome=outcome, **data)
         await self._report(Draft(f"ferry.{outcome}", self._label.device, data, Lane.STATE))
         path.unlink(missing_ok=True)
-        return outcome
+        return {**data, "outcome": outcome}
 
     async def _open(self, path: Path, data: dict[str, Any]) -> str:
         post = self._post()
@@ -116,7 +129,10 @@ class Ferry:
             raise BadCargo("no root was put here that could vouch for it")
         counts: Counter[str] = Counter()
         data["brought"] = counts
+        before = post.refused.copy()
         for name, raw in cargo.pieces(path):
+            # Tens of megabytes of pages are passed by here, and others want their turn.
+            await asyncio.sleep(0)
             if not name.startswith(PAGE):
                 await post.take(name, raw, VIA)
                 counts[name] += 1
@@ -125,9 +141,12 @@ class Ferry:
         while (now := set(post.wanted)) != wanted:
             wanted = now
             for name, raw in cargo.pieces(path):
+                await asyncio.sleep(0)
                 if name in wanted:
                     await post.take(name, raw, VIA)
         data["lacking"] = len(wanted)
+        if refused := post.refused - before:
+            data["refused"] = {f"{kind}: {reason}": times for (kind, reason), times in refused.items()}
         return "unloaded"
 
     def _load(self, path: Path, label: Label) -> str:
@@ -149,6 +168,7 @@ class Ferry:
 def spool(state: Path, source: Path) -> Path:
     """Copy a cargo to where it is taken from, whole or not at all. Raises BadCargo and OSError."""
     cargo.label_of(source)
+    cargo.bounded(source)
     digest = digest_of(source)
     target = state / FOLDER / IN / f"{digest[:16]}{SUFFIX}"
     keyfile.write(target, source.read_bytes())

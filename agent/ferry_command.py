@@ -45,8 +45,11 @@ def _import(given: argparse.Namespace) -> int:
         return 0
     except (OSError, TimeoutError, ValueError) as error:
         raise Mistake(f"{given.file}: {error}") from error
+    wrong = told.pop("wrong", [])
     print(", ".join(f"{outcome}: {count}" for outcome, count in told.items()) or "taken already")
-    return 1 if "refused" in told else 0
+    for reason in wrong:
+        print(f"{given.file}: refused {reason}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def _export(given: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,9 @@ def test_an_older_cargo_takes_nothing_back(fleet: Fleet, locker: Carried) -> Non
     fleet.roster(LOCKER, ROWS + 5)
     with locker.agent():
         assert locker.ferry("import", fleet.cargo(LOCKER))[0] == 0
-        assert locker.ferry("import", old)[0] == 0
+        code, out, err = locker.ferry("import", old)
+        assert (code, out) == (1, "unloaded: 1\n")
+        assert f"{old}: refused head: rolled_back\n" in err
         assert status(locker)["fleet"]["head"] == 2
     assert rows_of(locker) == ROWS + 5
     assert {entry["reason"] for entry in seen(locker, "fleet.head_refused")} == {"rolled_back"}
@@ -164,7 +167,8 @@ def test_a_cargo_that_somebody_has_changed_changes_nothing(fleet: Fleet, locker:
     forged = [(name, raw[:-4] + b"AAAA" if name == "head" else raw) for name, raw in cargo.pieces(carried)]
     cargo.write(carried, Label(TENANT, LOCKER), forged)
     with locker.agent():
-        assert locker.ferry("import", carried)[0] == 0
+        code, _, err = locker.ferry("import", carried)
+        assert (code, err) == (1, f"{carried}: refused head: bad_signature\n")
         assert status(locker)["fleet"]["head"] is None
     assert rows_of(locker) == 0
     assert seen(locker, "fleet.head_refused")[0]["reason"] == "bad_signature"
@@ -191,7 +195,9 @@ def test_a_cargo_is_carried_on_for_another_device_and_handed_out_as_a_file(
 def test_no_more_is_kept_on_board_than_the_config_says(tmp_path: Path, fleet: Fleet, locker: Carried) -> None:
     van = Carried(tmp_path / "van", VAN, "[ferry]\ncarry_mib = 0\n")
     with van.agent():
-        assert van.ferry("import", fleet.cargo(LOCKER))[0] == 1
+        code, out, err = van.ferry("import", fleet.cargo(LOCKER))
+        assert (code, out) == (1, "refused: 1\n")
+        assert "refused expected at most 0 bytes on board, got " in err
         assert status(van)["on_board"] == {}
     assert "expected at most 0 bytes on board" in seen(van, "ferry.refused")[0]["reason"]
 
@@ -240,6 +246,15 @@ def test_commands_and_the_time_are_not_carried(tmp_path: Path) -> None:
     given = [("command", b"1"), ("head", b"2"), ("time", b"3"), (f"page/{digest}", b"4"), ("receipt", b"5")]
     assert cargo.write(path, Label(TENANT, LOCKER), given) == 2
     assert list(cargo.pieces(path)) == [("head", b"2"), (f"page/{digest}", b"4")]
+
+
+def test_what_is_larger_than_any_cargo_is_not_even_copied(tmp_path: Path) -> None:
+    path = tmp_path / "x.cargo"
+    path.write_bytes(lines())
+    os.truncate(path, cargo.CARGO_LIMIT + 1)
+    with pytest.raises(BadCargo, match="expected at most 50331648 bytes, got 50331649"):
+        spool(tmp_path, path)
+    assert not (tmp_path / "ferry").exists()
 
 
 def test_the_same_cargo_is_laid_ready_once(tmp_path: Path) -> None:

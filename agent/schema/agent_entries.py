@@ -115,7 +115,7 @@ UPLINK = (
         "ferry.unloaded",
         DEVICE,
         "Cargo for this device was taken.",
-        "file for sha256 brought lacking",
+        "file for sha256 brought lacking refused?",
         STATE,
     ),
     EntryType(

@@ -122,7 +122,7 @@ SHAPES: Mapping[str, Json] = {
     **dict.fromkeys(["records_lost", "records_doubtful", "not_erased", "factors"], _list(TEXT)),
     **dict.fromkeys(["sealed", "receipt", "selector", "size_wanted"], MAYBE_TEXT),
     **dict.fromkeys(["about", "args", "scan", "status", "second_person", "changes"], ANY_OBJECT),
-    **dict.fromkeys(["brought", "counts"], _table(COUNT)),
+    **dict.fromkeys(["brought", "counts", "refused"], _table(COUNT)),
     **dict.fromkeys(["units", "keys"], _table(TEXT)),
     "epoch_ns": INTEGER,
     "old_epoch_ns": INTEGER,
