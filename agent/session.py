@@ -154,6 +154,12 @@ class Session:
         """The driver, and who stood by."""
         return (self.driver, self.second.subject) if self.second else (self.driver,)
 
+    def meets(self, policy: Policy) -> bool:
+        """Whether who is on duty has shown all that this asks for, and who stood by where it asks for two."""
+        second = self.second
+        beside = second is not None and policy.met_by(second.kinds)
+        return policy.met_by(self.kinds) and (beside or not policy.second_person)
+
     @classmethod
     def opened(cls, proven: Proven, at: Moment) -> Self:
         """The session of somebody who has proved who they are."""
@@ -268,15 +274,11 @@ def unfit(session: Session, policy: Policy, standing: Standing) -> str | None:
     What the fleet has said counts at once. As its word ages, a session that could not be opened any more
     does not go on either.
     """
-    second = session.second
     if standing.revokes(*session.people):
         return "revoked"
     if standing.freshness in (None, Freshness.FRESH):
         return None
-    enough = policy.met_by(session.kinds) and (
-        not policy.second_person or (second is not None and policy.met_by(second.kinds))
-    )
-    return None if enough else "outdated"
+    return None if session.meets(policy) else "outdated"
 
 
 def at_work(session: Session, at: Moment, times: Times) -> Session:

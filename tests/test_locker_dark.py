@@ -34,6 +34,9 @@ from tests.site import LONG
 
 HOURS, DEPOSITS = (72, 200) if LONG else (24, 30)
 
+WITHOUT_CARDS = '\n[policy.technician]\nsets = [["badge", "pin"]]\n'
+"""Nobody can read a card here."""
+
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(3600 if LONG else 180)]
 
 
@@ -41,7 +44,7 @@ async def test_whatever_happens_in_the_dark_no_door_opens_twice_and_nothing_is_l
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(performer, "GRID_NS", 1)
-    async with LockerSite(tmp_path) as site:
+    async with LockerSite(tmp_path, more=WITHOUT_CARDS) as site:
         site.add(TECHNICIAN, "badge", TECH_BADGE, role="technician")
         site.add(TECHNICIAN, "pin", TECH_PIN, role="technician")
         wall = Wall(list(SIZES), sensors=frozenset({"a2", "b2", "c1", "c2"}))

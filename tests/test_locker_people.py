@@ -10,11 +10,12 @@ from agent.locker.grants import Purpose
 from agent.locker.turn import Known, NoOffice, Office
 from agent.policy import Policy
 from agent.standing import Standing
-from agent.workflow import Outcome, Woken
+from agent.workflow import Dismissed, Outcome, Woken
 from drivers.readings import CompareFinger, Tone
 from tests.locker_hall import Hall
 
 SETS = (frozenset({"fido2"}), frozenset({"badge", "pin"}), frozenset({"badge", "slot"}))
+CARD = (frozenset({"fido2"}),)
 FRESH, GRACE, STALE, CLOSED = (Standing(age_s=60.0, freshness=step) for step in Freshness)
 
 
@@ -52,6 +53,26 @@ def test_in_grace_a_courier_with_a_finger_deposits_one_parcel_at_a_time() -> Non
     at.scan("p2")
     at.wait(1)
     assert [door for door, _ in at.pulses] == [1, 2]
+
+
+def test_in_grace_no_second_door_opens_by_any_other_way_either() -> None:
+    at = hall()
+    for label in ("p1", "p2"):
+        at.deposit(label)
+    at.wait(7 * 86_400)
+    at.standing = GRACE
+    at.prove("drv-1", "badge", "slot")
+    at.scan("p3")
+    before = len(at.pulses)
+    at.control("retrieve")
+    for words in (("retrieve",), ("size", "S")):
+        at.control(*words)
+        assert refusal(at) == "one_at_a_time"
+    at.wait(0.5)
+    at.opens("a1")
+    at.control("size", "S")
+    at.wait(1)
+    assert [door for door, _ in at.pulses[before:]] == [1, 1], "p3 was not forgotten meanwhile"
 
 
 def test_everything_done_in_grace_says_so() -> None:
@@ -186,6 +207,29 @@ def test_retrieving_may_ask_for_more_than_a_deposit() -> None:
     assert refusal(at) == "not_enough_factors"
 
 
+def test_retrieving_may_ask_for_a_second_person() -> None:
+    at = hall()
+    at = Hall(replace(at.rules, retrieve=Policy(SETS, second_person=True)))
+    at.deposit("p1")
+    at.wait(7 * 86_400)
+    at.prove("drv-1", "badge", "pin")
+    before = len(at.pulses)
+    at.control("retrieve")
+    assert refusal(at) == "not_enough_factors"
+    assert len(at.pulses) == before
+
+
+def test_a_visit_ends_when_whoever_stood_by_is_dismissed() -> None:
+    at = hall()
+    at = Hall(replace(at.rules, deposit=Policy(SETS, second_person=True)))
+    for subject in ("drv-1", "drv-2"):
+        at.prove(subject, "badge", "pin")
+    assert on_duty(at) == ("drv-1", "drv-2")
+    at.take(Dismissed(at=at.now, subject="drv-2", reason="erased"))
+    assert at.last("locker.session_closed").data["reason"] == "erased"
+    assert "drv-2" not in str(at.records)
+
+
 # -- those in charge --------------------------------------------------------------------------------
 
 
@@ -203,6 +247,41 @@ def test_a_technician_opens_no_door_that_cannot_be(how: str) -> None:
     assert refusal(at) == "out_of_service"
     at.wait(0.1)
     assert len(at.pulses) == before or how == "busy"
+
+
+@pytest.mark.parametrize("words", [("open", "c1"), ("retrieve", "a1"), ("pins", "on")])
+@pytest.mark.parametrize("own", [Policy(CARD), Policy(SETS, level=3)])
+def test_what_a_technician_does_asks_for_what_their_own_policy_says(
+    words: tuple[str, ...], own: Policy
+) -> None:
+    """Couriers come on duty with a badge and a PIN here, and so does whoever else has them."""
+    at = hall()
+    at = Hall(replace(at.rules, technician=own))
+    at.deposit("p1")
+    at.state = replace(at.state, guard=replace(at.state.guard, pin_off=True))
+    at.prove("tech-1", "badge", "pin", role="technician")
+    before = len(at.pulses)
+    at.control(*words)
+    assert refusal(at) == "not_enough_factors"
+    assert len(at.pulses) == before
+    assert at.state.guard.pin_off
+    at.hold_card()
+    at.prove("tech-1", "fido2", role="technician")
+    at.control(*words)
+    at.wait(0.5)
+    assert len(at.pulses) > before or not at.state.guard.pin_off
+
+
+def test_a_technician_whom_only_their_own_policy_lets_in_stays_on_duty_in_grace() -> None:
+    at = hall()
+    at = Hall(replace(at.rules, deposit=Policy((frozenset({"badge", "pin"}),)), technician=Policy(CARD)))
+    at.standing = GRACE
+    at.hold_card()
+    at.prove("tech-1", "fido2", role="technician")
+    at.control("open", "c1")
+    at.wait(0.5)
+    assert on_duty(at) == ("tech-1",)
+    assert [door for door, _ in at.pulses] == [5]
 
 
 def test_a_return_to_a_compartment_that_is_taken_opens_nothing() -> None:

@@ -66,12 +66,8 @@ def wake_ns(state: Locker) -> list[int]:
 
 def attends(session: Session, rules: Rules, standing: Standing) -> bool:
     """Whether this session is somebody in charge who has proved it as well as can be."""
-    policy = rules.technician.at(standing.freshness)
-    second = session.second
-    if policy.second_person and (second is None or not policy.met_by(second.kinds)):
-        return False
-    good = session.role == TECHNICIAN and level(session.kinds) >= ENOUGH_ALONE
-    return good and policy.met_by(session.kinds)
+    best = level(session.kinds) >= ENOUGH_ALONE
+    return session.role == TECHNICIAN and best and session.meets(rules.technician.at(standing.freshness))
 
 
 # -- door by door -----------------------------------------------------------------------------------

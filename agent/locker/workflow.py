@@ -45,15 +45,20 @@ from agent.locker.turn import (
     Rules,
     Turn,
 )
-from agent.policy import Policy
+from agent.locker.visits import (
+    begin_visit,
+    dismissed,
+    end_visit,
+    entitled,
+    has_to_wait,
+    session_policy,
+)
 from agent.session import (
     Login,
-    Proven,
     Session,
     Wanted,
     asking,
     at_work,
-    dismiss,
     lapse,
     over,
     show,
@@ -166,13 +171,13 @@ class LockerWorkflow:
             case ControlScanned():
                 self._control(turn, event, known)
             case Dismissed():
-                _dismissed(turn, event)
+                dismissed(turn, event)
             case Woken(started=True):
                 many.interrupted(turn)
                 forget(turn)
-                policy = self.rules.deposit.at(known.standing.freshness)
-                if turn.state.login is not None:
-                    turn.orders += asking(turn.state.login, policy, event.at, self.rules)
+                if (login := turn.state.login) is not None:
+                    policy = session_policy(self.rules, known.standing, login.role)
+                    turn.orders += asking(login, policy, event.at, self.rules)
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -180,11 +185,11 @@ class LockerWorkflow:
         state, lapsed = lapse(turn.state, turn.at, self.rules, standing)
         turn.state = state
         turn.entries += lapsed
-        if state.session is not None:
-            policy = self.rules.deposit.at(standing.freshness)
-            reason = over(state.session, turn.at, self.rules) or unfit(state.session, policy, standing)
+        if (session := state.session) is not None:
+            policy = session_policy(self.rules, standing, session.role)
+            reason = over(session, turn.at, self.rules) or unfit(session, policy, standing)
             if reason is not None:
-                _close(turn, state.session, reason)
+                end_visit(turn, session, reason)
         openings.look_all(turn)
         _expire(turn)
         looked = turn.state.looked
@@ -197,20 +202,12 @@ class LockerWorkflow:
         state = turn.state
         if state.session and state.unlocking:
             return _follow(turn, supervision.unlock(state, state.session, event))
-        policy = self._policy(state, event, standing)
+        roles = (event.verdict.role, state.login.role if state.login else None)
+        policy = session_policy(self.rules, standing, *roles)
         answer = show(state, event, Wanted(action="deposit", policy=policy), self.rules)
         if isinstance(answer, Decision):
             return _follow(turn, answer)
-        return _open_session(turn, event, answer)
-
-    def _policy(self, state: Locker, event: FactorShown, standing: Standing) -> Policy:
-        """What opens a session. Those in charge may also prove themselves by their own policy."""
-        policy = self.rules.deposit.at(standing.freshness)
-        if many.TECHNICIAN not in (event.verdict.role, state.login and state.login.role):
-            return policy
-        own = self.rules.technician.at(standing.freshness)
-        both = policy.second_person or own.second_person
-        return replace(policy, sets=policy.sets + own.sets, second_person=both)
+        return begin_visit(turn, event, answer)
 
     def _label(self, turn: Turn, event: LabelRead, known: Known) -> None:
         state, label = turn.state, event.label
@@ -224,7 +221,7 @@ class LockerWorkflow:
             return turn.refuse(event.unit, label[:LABEL_MOST], "label_too_long", length=len(label))
         if (where := state.holding(label) or state.taking_in(label)) is not None:
             return turn.refuse(event.unit, label, "already_here", compartment=where)
-        if state.busy and known.standing.freshness not in (None, Freshness.FRESH):
+        if has_to_wait(turn):
             return turn.refuse(event.unit, label, "one_at_a_time")
         if known.standing.freshness is Freshness.STALE and not known.standing.expects(label):
             return turn.refuse(event.unit, label, "not_in_manifest")
@@ -241,7 +238,12 @@ class LockerWorkflow:
         if session is None:
             return turn.refuse(event.unit, "", "no_session")
         turn.become(session=at_work(session, turn.at, self.rules))
+        in_charge = session.role == many.TECHNICIAN
         match event.words:
+            case ("open" | "retrieve", _) | ("pins", "on") if in_charge and not entitled(turn, session):
+                return turn.refuse(event.unit, "", "not_enough_factors")
+            case ("open" | "retrieve", *_) if has_to_wait(turn):
+                return turn.refuse(event.unit, "", "one_at_a_time")
             case ("size", name) if (size := Size.named(name)) is not None:
                 turn.become(size=size)
                 if turn.state.pending is not None:
@@ -253,11 +255,11 @@ class LockerWorkflow:
                 return turn.tone(event.unit, Tone.GOOD)
             case ("retrieve",):
                 return self._retrieve(turn, session, event.unit, known)
-            case ("retrieve", name) if session.role == "technician" and turn.state.status(name).parcel:
+            case ("retrieve", name) if in_charge and turn.state.status(name).parcel:
                 return self._retrieve(turn, session, event.unit, known, name)
-            case ("open", name) if session.role == "technician" and name in self.rules.wall.compartments:
+            case ("open", name) if in_charge and name in self.rules.wall.compartments:
                 return open_for_service(turn, session, event.unit, name, locked_down=known.locked_down)
-            case ("pins", "on") if session.role == "technician" and turn.state.guard.pin_off:
+            case ("pins", "on") if in_charge and turn.state.guard.pin_off:
                 turn.become(guard=Guard())
                 turn.notes[CODES] = Guard().dump()
                 turn.say("locker.pins_restored", session.driver, unit=event.unit)
@@ -265,13 +267,15 @@ class LockerWorkflow:
             case ("unlock",) if session.role == supervision.SUPERVISOR:
                 return _follow(turn, supervision.begin(turn.state, session, event.unit, turn.at))
             case ("end",):
-                _close(turn, session, "ended")
+                end_visit(turn, session, "ended")
                 return turn.tone(event.unit, Tone.GOOD)
         return turn.refuse(event.unit, "", "not_now")
 
     def _deposit(self, turn: Turn, pending: Pending, session: Session, size: Size, known: Known) -> None:
         """Choose a compartment, make the grant that goes with it, and open the door."""
         state = turn.state
+        if has_to_wait(turn):
+            return turn.refuse(pending.unit, pending.label, "one_at_a_time")
         if known.locked_down:
             return turn.refuse(pending.unit, pending.label, Refusal.LOCKED_DOWN)
         chosen = choose(self.rules.wall, state.statuses, state.unusable(), size, state.busy)
@@ -296,8 +300,7 @@ class LockerWorkflow:
 
         A technician names any that holds one, and is not kept from it by its quarantine.
         """
-        policy = self.rules.retrieve.at(known.standing.freshness)
-        if not policy.met_by(session.kinds):
+        if not session.meets(self.rules.retrieve.at(known.standing.freshness)):
             return turn.refuse(unit, "", "not_enough_factors")
         if known.locked_down:
             return turn.refuse(unit, "", Refusal.LOCKED_DOWN)
@@ -332,39 +335,7 @@ def _follow(turn: Turn, decision: Decision[Locker]) -> None:
     turn.pardon = decision.pardon or turn.pardon
 
 
-# -- sessions, and what waits ---------------------------------------------------------------------
-
-
-def _open_session(turn: Turn, event: FactorShown, proven: Proven) -> None:
-    turn.become(login=None)
-    before = turn.state.session
-    if before is not None and before.driver != proven.subject:
-        _close(turn, before, "superseded")
-    turn.become(session=Session.opened(proven, turn.at))
-    turn.say(
-        "locker.session_opened",
-        proven.subject,
-        unit=event.unit,
-        factors=list(proven.kinds),
-        level=proven.level,
-        role=proven.role,
-        knowledge_age_s=event.verdict.age_s,
-        **proven.told(),
-    )
-    turn.tone(event.unit, Tone.GOOD)
-
-
-def _close(turn: Turn, session: Session, reason: str) -> None:
-    turn.say("locker.session_closed", session.driver, reason=reason)
-    turn.become(session=None, pending=None, size=None, unlocking=None)
-
-
-def _dismissed(turn: Turn, event: Dismissed) -> None:
-    state, lapsed = dismiss(turn.state, event)
-    turn.state = state
-    turn.entries += lapsed
-    if state.session is not None and event.concerns(state.session.driver):
-        _close(turn, state.session, event.reason)
+# -- what waits ----------------------------------------------------------------------------------
 
 
 def _expire(turn: Turn) -> None:
