@@ -370,6 +370,7 @@ class App:
             async with asyncio.timeout(LAST_WORDS_S):
                 self.decider.finish()
                 self.upkeep.close()
+                self.timekeeper.ride()
                 await self.report(Draft("agent.stopped", self.config.file.device.id, {}, Lane.STATE))
         await self.journal.close()
         self.liaison.close()

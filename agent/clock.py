@@ -47,6 +47,12 @@ HOLDOVER_S = 86_400.0
 FLOOR_RISE_NS = 7 * 86_400 * NS
 """What others tell can raise the next run's floor by no more than this, beside the time since boot."""
 
+FLEET_RISE_NS = 366 * 86_400 * NS
+"""The same of what the fleet has signed for our own nonce: a device may wait long for its first day."""
+
+FLOOR_PACE = 0.999
+"""Time passes, whoever says what: the floor rises with it, slower by more than any crystal is wrong."""
+
 _RAISES_FLOOR = (Trust.NTP, Trust.FLEET)
 """Satellites can be faked by anybody near: they are evidence, and raise no floor."""
 
@@ -142,8 +148,8 @@ class SystemClock:
         self._heard_ns = self._mono()
         self._epoch_ns = self._wall() - self._heard_ns
         self._told_epoch_ns = self._epoch_ns
-        self.next_floor_ns = self.floor_ns
-        """The floor to be remembered for the next run."""
+        self._raised_to_ns, self._raised_at_ns = self.floor_ns, self._heard_ns
+        """The next run's floor when it was last raised, and when that was."""
         self.disputed: Trust | None = None
         """A source that says another time than the fleet has signed."""
         self._vouched: _Told | None = None
@@ -164,8 +170,13 @@ class SystemClock:
     def remember_floor(self, floor_ns: int) -> None:
         """Take up the floor of the last run: it only ever rises."""
         self.floor_ns = max(self.floor_ns, floor_ns)
-        self.next_floor_ns = max(self.next_floor_ns, self.floor_ns)
+        self._raise_floor(self.floor_ns, self._mono())
         self._keep_above_floor()
+
+    @property
+    def next_floor_ns(self) -> int:
+        """The floor to be remembered for the next run: no source of time is needed for it to rise."""
+        return self._next_floor_at(self._mono())
 
     def observe(self, trust: Trust, utc_ns: int, at_mono_ns: int, error_s: float) -> Correction | None:
         """Learn what time it was at `at_mono_ns`. Worse knowledge than is held is ignored.
@@ -192,8 +203,9 @@ class SystemClock:
         self._trust, self._error_s, self._heard_ns = trust, error_s + off_s, at_mono_ns
         if trust in _RAISES_FLOOR:
             # One lie about the far future shall not make everything look expired for ever.
-            limit_ns = self.floor_ns + FLOOR_RISE_NS + at_mono_ns
-            self.next_floor_ns = max(self.next_floor_ns, min(utc_ns, limit_ns))
+            rise_ns = FLEET_RISE_NS if trust is Trust.FLEET else FLOOR_RISE_NS
+            limit_ns = self.floor_ns + rise_ns + at_mono_ns
+            self._raise_floor(min(utc_ns, limit_ns), at_mono_ns)
         return self._correction(old_trust)
 
     def at_least(self, utc_ns: int) -> Correction | None:
@@ -204,7 +216,7 @@ class SystemClock:
         """
         mono = self._mono()
         utc_ns = min(utc_ns, self.floor_ns + FLOOR_RISE_NS + mono)
-        self.next_floor_ns = max(self.next_floor_ns, utc_ns)
+        self._raise_floor(utc_ns, mono)
         if self._trust is not Trust.NONE or utc_ns <= self._epoch_ns + mono:
             return None
         self._epoch_ns = utc_ns - mono
@@ -259,6 +271,13 @@ class SystemClock:
             trust=self._trust,
             old_trust=old_trust,
         )
+
+    def _next_floor_at(self, mono: int) -> int:
+        return self._raised_to_ns + int((mono - self._raised_at_ns) * FLOOR_PACE)
+
+    def _raise_floor(self, utc_ns: int, at_mono_ns: int) -> None:
+        if utc_ns > self._next_floor_at(at_mono_ns):
+            self._raised_to_ns, self._raised_at_ns = utc_ns, at_mono_ns
 
     def _keep_above_floor(self) -> None:
         mono = self._mono()

@@ -14,8 +14,10 @@ from agent.journal import Journal
 from agent.workflow import Draft, Lane
 
 FLOOR = "floor_ns"
-FLOOR_STEP_NS = 3600 * NS
-"""How far the time floor rises before it is worth a write."""
+FLOOR_STEP_NS = 600 * NS
+"""How far the time floor rises before it rides along with the next entry."""
+FLOOR_LATEST_NS = 3600 * NS
+"""... and before it is written though there is none."""
 GPS_ERROR_S = 0.5
 
 log = structlog.get_logger("agent")
@@ -37,11 +39,14 @@ class Timekeeper:
         self._clock = clock if isinstance(clock, SystemClock) else None
         self._journal, self._device, self._report, self._heed = journal, device, report, heed
         self._disputed: Trust | None = None
+        self._saved_ns = 0
+        """The floor when it was last written for its own sake."""
 
     def restore(self) -> None:
         """Take up the floor where the last run left it."""
         if self._clock is not None:
             self._clock.remember_floor(self._journal.records.get(FLOOR, 0))
+            self._saved_ns = self._clock.next_floor_ns
 
     def fixed(self, utc_ns: int, now: Moment) -> None:
         """Satellites have said the same time often enough."""
@@ -55,7 +60,15 @@ class Timekeeper:
         self.corrected(self._clock.observe_ntp())
         floor_ns = self._clock.next_floor_ns
         if floor_ns >= self._journal.records.get(FLOOR, 0) + FLOOR_STEP_NS:
-            self._journal.ride({FLOOR: floor_ns})
+            self.ride()
+        if floor_ns >= self._saved_ns + FLOOR_LATEST_NS:
+            self._saved_ns = floor_ns
+            self._journal.save()
+
+    def ride(self) -> None:
+        """The floor as it is now goes with what is written next: the power may be cut at any time."""
+        if self._clock is not None:
+            self._journal.ride({FLOOR: self._clock.next_floor_ns})
 
     def corrected(self, correction: Correction | None) -> None:
         """What a source of time has said is known to the clock, and has maybe set it."""

@@ -239,6 +239,8 @@ def test_the_system_clock_is_followed_while_it_was_synchronised_of_late(
         (Trust.NTP, 3600, 3600),
         (Trust.FLEET, 3600, 3600),
         (Trust.NTP, 3650 * DAY, 7 * DAY + 20),
+        (Trust.FLEET, 300 * DAY, 300 * DAY),
+        (Trust.FLEET, 3650 * DAY, 366 * DAY + 20),
         (Trust.GPS, 3600, 0),
         (Trust.RTC, 3600, 0),
     ],
@@ -251,6 +253,23 @@ def test_the_next_floor_rises_by_what_servers_say_and_never_far(
     clock.observe(trust, NOON_NS + ahead_s * NS, board.mono_ns, 0.1)
     assert clock.next_floor_ns == NOON_NS + rise_s * NS
     assert clock.floor_ns == NOON_NS
+
+
+@pytest.mark.parametrize("wall_ns", [0, NOON_NS, NOON_NS + 3650 * DAY * NS])
+def test_the_next_floor_rises_with_the_time_that_passes_for_sure_whatever_the_clock_is_set_to(
+    wall_ns: int,
+) -> None:
+    """Or a device that is cut off would know anew each time it is switched on how it was last told."""
+    board = Board(wall_ns=wall_ns)
+    clock = board.clock(floor_ns=NOON_NS)
+    board.pass_time(3 * DAY)
+    passed_s = (clock.next_floor_ns - NOON_NS) / NS
+    assert 3 * DAY - 300 < passed_s < 3 * DAY - 15, "never ahead of a clock that is off by 5 s a day"
+    clock.observe(Trust.NTP, NOON_NS + 3 * DAY * NS, board.mono_ns, 0.1)
+    assert clock.next_floor_ns == NOON_NS + 3 * DAY * NS
+    woken = Board(wall_ns=0).clock(floor_ns=clock.next_floor_ns)
+    assert woken.now().utc_ns == NOON_NS + 3 * DAY * NS
+    assert not woken.now().assured
 
 
 def test_a_lie_about_the_far_future_is_taken_back_by_the_truth() -> None:
