@@ -164,6 +164,7 @@ def _run(given: argparse.Namespace) -> int:
 
 def _check(given: argparse.Namespace) -> int:
     from agent.config import load
+    from agent.explain import asks_for_bodies, explain
 
     config = load(given.config)
     config.server()
@@ -171,9 +172,11 @@ def _check(given: argparse.Namespace) -> int:
         there = unit.address.tcp is not None or unit.address.find() is not None
         note = "" if there else "  (not there now)"
         print(f"unit {unit.name}: {unit.kind} as {unit.role} on {unit.address.text}{note}")
+    for action in asks_for_bodies(config):
+        print(
+            f"policy.{action}: nobody gets by without a finger or a card; badge and pin is another way"
+        )
     if given.against:
-        from agent.explain import explain
-
         print(explain(load(given.against), config).text)
     print(f"{given.config}: good; {len(config.units)} units")
     return 0

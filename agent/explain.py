@@ -15,6 +15,7 @@ from agent.config import Config
 from agent.config_file import Broker
 from agent.intake import Role
 from agent.mistakes import dotted, shown
+from agent.policy import BODY
 from agent.units import UnitSpec
 
 READS = {Role.BADGE: "badge", Role.TOKEN: "static", Role.KEYPAD: "pin", Role.FINGER: "slot"}
@@ -83,6 +84,7 @@ def explain(old: Config, new: Config, people: Mapping[str, Set[str]] | None = No
         *_doors(old, new),
         *_policies(old, new),
         *_limits(old, new),
+        *_bodies(old, new),
         *_people(old, new, people or {}),
     ]
     return Explanation(changes=tuple(_changes(old, new)), effects=tuple(effects))
@@ -97,6 +99,21 @@ def readable(config: Config) -> frozenset[str]:
         # Its page is a keypad.
         found.add("pin")
     return frozenset(found)
+
+
+def asks_for_bodies(config: Config) -> tuple[str, ...]:
+    """Actions that nobody can do here without a finger: the law asks for another way, such as badge and PIN.
+
+    Not the technicians', who are few and known.
+    """
+    found = []
+    for action in config.actions:
+        usable = [
+            factors for factors in config.policies()[action].at(None).sets if factors <= readable(config)
+        ]
+        if usable and action != "technician" and all(factors & BODY for factors in usable):
+            found.append(action)
+    return tuple(found)
 
 
 def _changes(old: Config, new: Config) -> Iterable[Change]:
@@ -191,6 +208,14 @@ def _limits(old: Config, new: Config) -> Iterable[Effect]:
             yield Effect(
                 what="kept_shorter", subject=lane.name.lower(), detail=f"{kept}, drops entries", grave=True
             )
+
+
+def _bodies(old: Config, new: Config) -> Iterable[Effect]:
+    """Whoever cannot or will not show a finger had a way, and has none any more."""
+    before = asks_for_bodies(old)
+    for action in asks_for_bodies(new):
+        if action not in before:
+            yield Effect(what="body_asked_for", subject=action, detail="no badge and PIN instead", grave=True)
 
 
 def _people(old: Config, new: Config, people: Mapping[str, Set[str]]) -> Iterable[Effect]:

@@ -1,8 +1,11 @@
 """What a config would change, in words."""
 
-from agent.config import parse
-from agent.explain import explain
+import pytest
 
+from agent.config import parse
+from agent.explain import asks_for_bodies, explain
+
+KEYS = '[unit.keys]\nkind = "line"\nrole = "keypad"\nport = "/dev/ttyUSB2"\n'
 VAN = """
 [device]
 id = "van-0042"
@@ -26,6 +29,17 @@ port = "/dev/ttyUSB1"
 kind = "line"
 role = "keypad"
 port = "/dev/ttyUSB2"
+"""
+
+BODIES = """
+[unit.card]
+kind = "pn532"
+port = "/dev/ttyUSB3"
+
+[unit.terminal]
+kind = "line"
+role = "token"
+port = "/dev/ttyUSB4"
 """
 
 LOCKER = """
@@ -111,9 +125,33 @@ def test_a_policy_that_changes_is_told_with_what_it_asks() -> None:
     assert str(effect) == "! policy changed: handover (badge+pin, and a second person)"
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        '\n[policy.session]\nsets = [["fido2"]]\n',
+        "\n[policy.session]\nlevel = 3\n",
+        '\n[policy.session]\nsets = [["badge", "static"]]\n',
+        "keypad",
+    ],
+)
+def test_the_way_without_a_body_never_goes_silently(how: str) -> None:
+    """By its sets, by a level, or with the unit that reads it."""
+    old = VAN + BODIES
+    new = changed(old, KEYS, "") if how == "keypad" else old + how
+    assert asks_for_bodies(parse(old)) == ()
+    assert "session" in asks_for_bodies(parse(new))
+    assert "! body asked for: session (no badge and PIN instead)" in explain(parse(old), parse(new)).text
+    assert "body asked for" not in explain(parse(new), parse(new + "# no more than before")).text
+    assert "body asked for" not in explain(parse(new), parse(old)).text
+
+
+def test_where_nobody_identifies_no_body_is_asked_for() -> None:
+    assert asks_for_bodies(parse(changed(VAN, KEYS, ""))) == ()
+
+
 def test_drivers_who_could_not_prove_themselves_any_more_are_named() -> None:
     people = {"drv-1": {"badge", "pin"}, "drv-2": {"fido2"}}
-    new = changed(VAN, '[unit.keys]\nkind = "line"\nrole = "keypad"\nport = "/dev/ttyUSB2"\n', "")
+    new = changed(VAN, KEYS, "")
     found = effects(VAN, new, people=people)
     assert found == ["unit_closed keys", "locked_out drv-1", "locked_out drv-1"]
 
