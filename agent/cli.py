@@ -173,9 +173,7 @@ def _check(given: argparse.Namespace) -> int:
         note = "" if there else "  (not there now)"
         print(f"unit {unit.name}: {unit.kind} as {unit.role} on {unit.address.text}{note}")
     for action in asks_for_bodies(config):
-        print(
-            f"policy.{action}: nobody gets by without a finger or a card; badge and pin is another way"
-        )
+        print(f"policy.{action}: nobody gets by without a finger or a card; badge and pin is another way")
     if given.against:
         print(explain(load(given.against), config).text)
     print(f"{given.config}: good; {len(config.units)} units")

@@ -225,7 +225,7 @@ class Decider:
         Done once that is on stable storage; None where there is nothing to remember.
         """
         roster = self._intake.roster
-        standing = roster.authority.standing(event.at)
+        standing = roster.standing(event.at)
         decision = self.desk.decide(event, standing)
         entries = self._upkeep.sift(decision.entries)
         made = list(zip(self._journal.ids(len(entries)), entries, strict=True))

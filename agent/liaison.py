@@ -140,6 +140,7 @@ class Liaison:
             self._roster.authority,
             knowledge_at=post.knowledge_at,
             is_revoked=post.is_revoked,
+            revoked_credentials=lambda: post.trusted.revoked.credentials,
             manifest=self._manifest,
         )
         await post.restore()

@@ -5,7 +5,7 @@ Counters that must never roll back live with the journal's records. A verdict is
 comes back beside it and is committed with the entry that tells of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from agent.row_seal import Keys, value_of
 from agent.rows import LOCAL, Rows
 from agent.signed import Seen, evidence, unfit, weigh
 from agent.stake import Asked
-from agent.standing import Authority
+from agent.standing import Authority, Standing
+from agent.withdrawn import Withdrawn, remembered
 from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CardAsserted, CardFailed, CardFailure, CompareResult, FingerCompared
 
@@ -92,6 +93,7 @@ class Roster:
         self.limits = limits
         self.authority = authority or Authority()
         self.rows = Rows(path, keys)
+        self._withdrawn = Withdrawn()
 
     def close(self) -> None:
         self.rows.close()
@@ -130,6 +132,13 @@ class Roster:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def standing(self, now: Moment) -> Standing:
+        """What a decision may rest on."""
+        return replace(self.authority.standing(now), withdrawn=self._are_withdrawn)
+
+    def _are_withdrawn(self, shown: Collection[str]) -> bool:
+        return self._withdrawn.any_of(shown, self.authority.revoked_credentials(), self.keys)
+
     # -- judging ----------------------------------------------------------------------------------
 
     def present(
@@ -159,7 +168,8 @@ class Roster:
             return self._failed(Outcome.REVOKED, kind, subject, reader, now, records, held_against=False)
         if row.until is not None and now.utc_ns > row.until * NS:
             return self._failed(Outcome.EXPIRED, kind, subject, reader, now, records, held_against=False)
-        return self._granted(kind, row.subject, row.finger, now, records, row.role)
+        granted = self._granted(kind, row.subject, row.finger, now, records, row.role)
+        return self._with(granted, kind, token, row.subject)
 
     def compared(
         self, reading: FingerCompared, *, module: str, subject: str, now: Moment, records: Mapping[str, Any]
@@ -225,6 +235,7 @@ class Roster:
             verdict = replace(failed.verdict, detail=weighed.detail, counters=weighed.counters)
             return Judgement(verdict, {**failed.records, **kept})
         granted = self._granted("fido2", row.subject, None, now, records, row.role)
+        granted = self._with(granted, "fido2", said.credential_id, row.subject)
         return Judgement(replace(granted.verdict, assertion=evidence(said)), {**granted.records, **kept})
 
     def _holder(self, said: CardAsserted, row: Row, now: Moment, records: Mapping[str, Any]) -> Outcome:
@@ -275,14 +286,19 @@ class Roster:
 
     def _revoked(self, kind: str, token: bytes, subject: str) -> bool:
         """Whether the fleet has revoked the credential itself, wherever its row came from."""
+        return any(self.authority.is_revoked(None, name) for name in self._names(kind, token, subject))
+
+    def _names(self, kind: str, token: bytes, subject: str) -> list[bytes]:
+        """What a revocation may call this credential."""
         presented = pin_token(subject, token) if kind == "pin" else token
         fleet = self.rows.current(BUNDLE)
         epochs = (self.keys.epoch, fleet.epoch if fleet else None)
-        return any(
-            self.authority.is_revoked(None, value_of(epoch, kind, presented)[:CREDENTIAL])
-            for epoch in epochs
-            if epoch is not None
-        )
+        return [value_of(epoch, kind, presented)[:CREDENTIAL] for epoch in epochs if epoch is not None]
+
+    def _with(self, granted: Judgement, kind: str, token: bytes, subject: str) -> Judgement:
+        """What was shown is remembered with whoever comes on duty by it."""
+        names = remembered(self._names(kind, token, subject), self.keys)
+        return replace(granted, verdict=replace(granted.verdict, credentials=names))
 
     def _paused(self, kind: str, now: Moment) -> Judgement:
         """Nothing is looked up, so that the answer to what is right is the answer to what is wrong."""

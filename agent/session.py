@@ -38,6 +38,8 @@ class Proven:
     kinds: tuple[str, ...]
     level: int
     role: str | None = None
+    credentials: tuple[str, ...] = ()
+    """Keyed names of what they have shown."""
     second: Self | None = None
     """Who stood by, where the action asks for two."""
 
@@ -47,12 +49,17 @@ class Proven:
         return {"second_person": {"ref": second.subject, "factors": list(second.kinds)}} if second else {}
 
     def dump(self) -> dict[str, Any]:
-        kinds = list(self.kinds)
-        return {"subject": self.subject, "kinds": kinds, "level": self.level, "role": self.role}
+        return {
+            "subject": self.subject,
+            "kinds": list(self.kinds),
+            "level": self.level,
+            "role": self.role,
+            "credentials": list(self.credentials),
+        }
 
     @classmethod
     def load(cls, record: Mapping[str, Any]) -> Self:
-        return cls(**{**record, "kinds": tuple(record["kinds"])})
+        return cls(**{**record, **_tuples(record)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,8 @@ class Login:
     mono_ns: int
     role: str | None = None
     action: str = "session"
+    credentials: tuple[str, ...] = ()
+    """Keyed names of what was shown so far."""
     first: Proven | None = None
     """Who has proved themselves for `action` already, where it asks for two."""
 
@@ -84,6 +93,7 @@ class Login:
         if before is not None and before.subject != subject:
             before = None
         kinds = before.kinds if before else ()
+        credentials = before.credentials if before else ()
         return cls(
             subject=subject,
             kinds=kinds if verdict.kind in kinds else (*kinds, verdict.kind),
@@ -94,17 +104,29 @@ class Login:
             mono_ns=at.mono_ns,
             role=verdict.role or (before.role if before else None),
             action=action,
+            credentials=(*credentials, *(each for each in verdict.credentials if each not in credentials)),
             first=first,
         )
 
     @property
     def proven(self) -> Proven:
-        return Proven(subject=self.subject, kinds=self.kinds, level=self.level, role=self.role)
+        return Proven(
+            subject=self.subject,
+            kinds=self.kinds,
+            level=self.level,
+            role=self.role,
+            credentials=self.credentials,
+        )
 
     @property
     def people(self) -> tuple[str, ...]:
         """Who it is that proves themselves: one, or with the first of two another."""
         return (self.subject, self.first.subject) if self.first else (self.subject,)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Keyed names of what they have shown, both of them."""
+        return (*self.credentials, *self.first.credentials) if self.first else self.credentials
 
     @property
     def waits(self) -> bool:
@@ -126,6 +148,7 @@ class Login:
             "mono_ns": self.mono_ns,
             "role": self.role,
             "action": self.action,
+            "credentials": list(self.credentials),
             "first": self.first and self.first.dump(),
         }
 
@@ -133,7 +156,7 @@ class Login:
     def load(cls, record: Mapping[str, Any]) -> Self:
         finger = record["finger"] and (record["finger"][0], record["finger"][1])
         first = record.get("first") and Proven.load(record["first"])
-        return cls(**{**record, "kinds": tuple(record["kinds"]), "finger": finger, "first": first})
+        return cls(**{**record, **_tuples(record), "finger": finger, "first": first})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +170,14 @@ class Session:
     active_ns: int
     """When there was last something to do, to a tenth of the idle time."""
     role: str | None = None
+    credentials: tuple[str, ...] = ()
+    """Keyed names of what the driver has shown."""
     second: Proven | None = None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The same, and of who stood by."""
+        return (*self.credentials, *self.second.credentials) if self.second else self.credentials
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -170,6 +200,7 @@ class Session:
             opened_ns=at.mono_ns,
             active_ns=at.mono_ns,
             role=proven.role,
+            credentials=proven.credentials,
             second=proven.second,
         )
 
@@ -181,13 +212,19 @@ class Session:
             "opened_ns": self.opened_ns,
             "active_ns": self.active_ns,
             "role": self.role,
+            "credentials": list(self.credentials),
             "second": self.second and self.second.dump(),
         }
 
     @classmethod
     def load(cls, record: Mapping[str, Any]) -> Self:
         second = record.get("second") and Proven.load(record["second"])
-        return cls(**{**record, "kinds": tuple(record["kinds"]), "second": second})
+        return cls(**{**record, **_tuples(record), "second": second})
+
+
+def _tuples(record: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What JSON has as lists. A record from before credentials were remembered has none."""
+    return {"kinds": tuple(record["kinds"]), "credentials": tuple(record.get("credentials", ()))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +271,7 @@ def lapse(state: S, at: Moment, times: Times, standing: Standing) -> tuple[S, tu
     entries: tuple[Draft, ...] = ()
     login, unlocking = state.login, state.unlocking
     if login is not None:
-        revoked = standing.revokes(*login.people)
+        revoked = standing.revokes(*login.people) or standing.withdrawn(login.shown)
         if revoked or _is_over(login.boot, login.mono_ns, at, times):
             why = {"reason": "revoked"} if revoked else {}
             data = {"unit": login.unit, "factors": list(login.kinds), **why}
@@ -274,7 +311,7 @@ def unfit(session: Session, policy: Policy, standing: Standing) -> str | None:
     What the fleet has said counts at once. As its word ages, a session that could not be opened any more
     does not go on either.
     """
-    if standing.revokes(*session.people):
+    if standing.revokes(*session.people) or standing.withdrawn(session.shown):
         return "revoked"
     if standing.freshness in (None, Freshness.FRESH):
         return None

@@ -5,7 +5,7 @@ the operator at the device is the authority: then knowledge has no age that coun
 own date alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from agent.clock import NS, Moment
@@ -17,6 +17,14 @@ NEVER = float("-inf")
 
 def _nobody(_subject: str | None, _credential: bytes | None) -> bool:
     return False
+
+
+def _nothing(_names: Collection[str]) -> bool:
+    return False
+
+
+def _no_names() -> Collection[str]:
+    return ()
 
 
 def _no_root() -> float | None:
@@ -36,6 +44,8 @@ class Standing:
     """None where no fleet is the authority."""
     is_revoked: Callable[[str | None, bytes | None], bool] = _nobody
     """Of a subject, of a credential (the first half of its row's `v`), or of both."""
+    withdrawn: Callable[[Collection[str]], bool] = _nothing
+    """Whether one of these credentials was revoked, by their names in `Verdict.credentials`."""
     announced: Callable[[str], bool] | None = None
     """Whether the manifest names a parcel; None where no manifest is held."""
 
@@ -61,6 +71,8 @@ class Authority:
     """Seconds since 1970 UTC of the newest complete word of the fleet, NEVER before the first; None
     without a root."""
     is_revoked: Callable[[str | None, bytes | None], bool] = _nobody
+    revoked_credentials: Callable[[], Collection[str]] = _no_names
+    """All that are revoked, in hex: the first half of each one's `v`."""
     manifest: Callable[[], Callable[[str], bool] | None] = _no_manifest
 
     def standing(self, now: Moment) -> Standing:

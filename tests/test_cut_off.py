@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from agent.roster import pin_token
 from drivers.readings import Scanned
-from tests.van import ANNA, BORIS, HOUR, PIN, Van, running
+from tests.van import ANNA, BADGES, BORIS, HOUR, PIN, VAN, Van, running
 
 
 @pytest.fixture
@@ -126,3 +127,36 @@ async def test_a_revocation_ends_the_session_before_anything_else_happens(van: V
     assert (closed["subject"], closed["data"]["reason"]) == (ANNA, "revoked")
     (refused,) = await van.badge(ANNA)
     assert refused["data"]["outcome"] == "revoked"
+
+
+@pytest.mark.parametrize("stage", ["login", "session", "second person", "after a restart"])
+@pytest.mark.parametrize("kind", ["badge", "pin"])
+async def test_a_credential_that_is_revoked_ends_what_was_begun_with_it(
+    tmp_path: Path, stage: str, kind: str
+) -> None:
+    """A badge is stolen, and with it the PIN on the note behind it: the driver keeps their other rights."""
+    two = "[policy.session]\nsecond_person = true\n" if stage == "second person" else ""
+    async with running(Van(tmp_path, config=VAN + two)) as van:
+        van.hear_the_fleet()
+        if stage == "second person":
+            await van.show_card(BORIS)
+        await van.badge(ANNA)
+        if (stage, kind) != ("login", "badge"):
+            await van.tell("pad", Scanned(data=PIN))
+        assert van.on_duty() is not (stage == "login" and kind == "badge")
+        if stage != "after a restart":
+            van.revoke_credential(kind, BADGES[ANNA] if kind == "badge" else pin_token(ANNA, PIN))
+            gone = [each for each in await van.entries() if each["data"].get("reason") == "revoked"]
+            assert len(gone) == 1
+            assert not van.on_duty()
+            assert van.app.decider.desk.duty.login is None
+            await van.show_card(ANNA)
+            await van.show_card(BORIS)
+            assert van.on_duty(), "of the person nothing was said"
+            return
+    van = Van(tmp_path)
+    van.hear_the_fleet()
+    async with running(van):
+        assert van.on_duty()
+        van.revoke_credential(kind, BADGES[ANNA] if kind == "badge" else pin_token(ANNA, PIN))
+        assert not van.on_duty()

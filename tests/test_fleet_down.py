@@ -181,9 +181,14 @@ async def test_who_is_in_the_pushed_roster_gets_in_and_who_is_revoked_does_not(t
         assert van.site.of("custody.session_opened")[0]["subject"] == ANNA
         van.badge.remove()
 
-        await fleet.online("revoke", "--subject", ANNA)
-        await van.heard("fleet.revocations_accepted")
+        lost = tmp_path / "lost.csv"
+        lost.write_text(f"kind,subject,secret\npin,{ANNA},{PIN}\n")
+        await fleet.online("revoke", "--credentials", str(lost))
         await van.heard("custody.session_closed")
+        assert van.site.of("custody.session_closed")[0]["data"]["reason"] == "revoked"
+
+        await fleet.online("revoke", "--subject", ANNA)
+        await van.heard("fleet.revocations_accepted", 2)
         van.badge.present(BADGE)
         await van.heard("identity.refused")
         assert van.site.of("identity.refused")[0]["data"]["outcome"] == "revoked"

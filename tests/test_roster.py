@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,19 @@ def door(path: Path) -> Iterator[Door]:
 
 
 def test_a_badge_says_who_and_where_the_finger_is_and_proves_nothing(door: Door) -> None:
-    assert door.present("badge", ANNAS_BADGE) == Verdict(
+    verdict = door.present("badge", ANNAS_BADGE)
+    assert replace(verdict, credentials=()) == Verdict(
         outcome=Outcome.GRANTED, kind="badge", subject=ANNA, level=0, finger=("finger", 7), age_s=1000.0
     )
+
+
+def test_what_was_shown_is_remembered_under_the_pepper_and_never_shown(door: Door) -> None:
+    """With the fleet's key whoever finds its own name for a badge could guess the badge."""
+    verdict = door.present("badge", ANNAS_BADGE)
+    fleets = value_of(KEYS.epoch, "badge", ANNAS_BADGE)
+    assert verdict.credentials == (KEYS.digest("shown", fleets[:16]),)
+    assert verdict.credentials[0] not in repr(verdict)
+    assert fleets.hex()[:16] not in verdict.credentials[0]
 
 
 @pytest.mark.parametrize(("kind", "token"), [("static", TOKEN), ("pin", PIN)])

@@ -28,7 +28,9 @@ from agent import standing
 from agent.app import App
 from agent.clock import NS, Moment
 from agent.envelope import Kind
+from agent.revoked import CREDENTIAL
 from agent.roster import Row, pin_token
+from agent.row_seal import value_of
 from agent.stake import rp_id
 from drivers.readings import CardAsserted, CompareResult, FingerCompared, Reading, Scanned, TagArrived
 from tests.authority import Authority
@@ -133,6 +135,7 @@ class Van:
             self.app.roster.authority,
             knowledge_at=self._knowledge_at,
             is_revoked=lambda subject, credential: self.trusted.is_revoked(subject, credential),
+            revoked_credentials=lambda: self.trusted.revoked.credentials,
             manifest=lambda: self._announced,
         )
         self.cards = {ANNA: Card(), BORIS: Card()}
@@ -147,6 +150,13 @@ class Van:
     def revoke(self, *subjects: str) -> None:
         """The fleet takes people's rights away."""
         revoked = self.fleet.revocations(1, of={"subjects": list(subjects)})
+        self.trusted = self.trusted.take(Kind.REVOCATIONS, revoked, self.clock.now()).trusted
+        self.app.decider.heed()
+
+    def revoke_credential(self, kind: str, token: bytes) -> None:
+        """The fleet takes one credential away, and nothing from whoever has it."""
+        name = value_of(self.app.roster.keys.epoch, kind, token)[:CREDENTIAL].hex()
+        revoked = self.fleet.revocations(1, of={"credentials": [name]})
         self.trusted = self.trusted.take(Kind.REVOCATIONS, revoked, self.clock.now()).trusted
         self.app.decider.heed()
 
