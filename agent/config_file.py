@@ -75,13 +75,19 @@ class CustodySection(Section):
     """How custody works here."""
 
     attended: bool = True
+    """False for a gate or belt that nobody stands at: every scan is recorded as seen."""
     session: Sets | None = None
     """Sets of factors that open a session: a short way to write `[policy.session] sets`."""
     handover: Sets | None = None
+    """The same of `[policy.handover] sets`."""
     idle: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    """Seconds without anything to do after which a session ends."""
     longest: Annotated[float, Field(gt=0, le=3600)] = 1800.0
+    """Seconds after which it ends whatever there is to do; at a locker 600 at most."""
     login: Annotated[float, Field(gt=0, le=120)] = 30.0
+    """Seconds between one factor and the next."""
     window: Annotated[float, Field(ge=0, le=60)] = 3.0
+    """Seconds within which the same label on the same unit is a duplicate."""
     tones: str | None = None
     """Unit that sounds the tones for units that cannot."""
 
@@ -157,6 +163,7 @@ class TamperSection(Section):
     unit: Annotated[str, StringConstraints(pattern=UNIT_NAME)]
     """A unit that reports inputs."""
     input: Annotated[int, Field(ge=1, le=64)]
+    """Its number, as the unit's entries tell it."""
     closed: bool
     """How the input reads when the case is open."""
     hold: Annotated[float, Field(gt=0, le=60)] = 0.5

@@ -51,26 +51,36 @@ class PoliciesSection(_Section):
     """An action each; the names are `agent.policy.ACTIONS`."""
 
     session: PolicySection = PolicySection()
+    """Coming on duty with a courier's device."""
     handover: PolicySection = PolicySection()
+    """Taking parcels over from another driver."""
     deposit: PolicySection = PolicySection()
+    """Coming on duty at a locker, and putting parcels in."""
     retrieve: PolicySection = PolicySection()
+    """Taking out what nobody collected."""
     technician: PolicySection = PolicySection()
+    """Opening any door of a locker, and what else a technician alone may do."""
 
 
 class IdentitySection(_Section):
     """How long the fleet's word holds while it is silent, and how many failures are borne."""
 
     fresh_hours: Annotated[float, Field(gt=0, le=STALE_MOST_HOURS)] = 24.0
+    """Age of the newest head up to which everything is allowed."""
     grace_hours: Annotated[float, Field(gt=0, le=STALE_MOST_HOURS)] = 72.0
+    """... up to which a body is asked for, and a locker opens one door at a time."""
     stale_hours: Annotated[float, Field(gt=0, le=STALE_MOST_HOURS)] = 168.0
+    """... up to which two persons with level 3 come on duty. Later nobody does."""
     tries: Annotated[int, Field(ge=1, le=FREE_TRIES)] = FREE_TRIES
     """Failures in a row before each further try costs a wait."""
     wait: Annotated[float, Field(ge=WAIT_S, le=WAIT_MOST_S)] = WAIT_S
+    """Seconds before each further try."""
     last_try: Annotated[int, Field(ge=1, le=LAST_TRY)] = LAST_TRY
     """Failures in a row that disable until the fleet says otherwise."""
     burst: Annotated[int, Field(ge=10, le=50)] = BURST
     """Failures within ten minutes that make a reader rest."""
     pause: Annotated[float, Field(ge=BURST_PAUSE_S, le=WAIT_MOST_S)] = BURST_PAUSE_S
+    """Seconds for which it rests."""
 
     def ladder(self) -> Ladder:
         return Ladder(
