@@ -28,7 +28,7 @@ from agent.rows import LOCAL, Rows
 from agent.signed import Seen, evidence, unfit, weigh
 from agent.stake import Asked
 from agent.standing import Authority, Standing
-from agent.withdrawn import Withdrawn, remembered
+from agent.withdrawn import Withdrawn, sealed
 from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CardAsserted, CardFailed, CardFailure, CompareResult, FingerCompared
 
@@ -297,7 +297,7 @@ class Roster:
 
     def _with(self, granted: Judgement, kind: str, token: bytes, subject: str) -> Judgement:
         """What was shown is remembered with whoever comes on duty by it."""
-        names = remembered(self._names(kind, token, subject), self.keys)
+        names = sealed(self._names(kind, token, subject), self.keys)
         return replace(granted, verdict=replace(granted.verdict, credentials=names))
 
     def _paused(self, kind: str, now: Moment) -> Judgement:

@@ -39,7 +39,7 @@ class Proven:
     level: int
     role: str | None = None
     credentials: tuple[str, ...] = ()
-    """Keyed names of what they have shown."""
+    """Sealed names of what they have shown."""
     second: Self | None = None
     """Who stood by, where the action asks for two."""
 
@@ -80,7 +80,7 @@ class Login:
     role: str | None = None
     action: str = "session"
     credentials: tuple[str, ...] = ()
-    """Keyed names of what was shown so far."""
+    """Sealed names of what was shown so far."""
     first: Proven | None = None
     """Who has proved themselves for `action` already, where it asks for two."""
 
@@ -125,7 +125,7 @@ class Login:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Keyed names of what they have shown, both of them."""
+        """Sealed names of what they have shown, both of them."""
         return (*self.credentials, *self.first.credentials) if self.first else self.credentials
 
     @property
@@ -171,7 +171,7 @@ class Session:
     """When there was last something to do, to a tenth of the idle time."""
     role: str | None = None
     credentials: tuple[str, ...] = ()
-    """Keyed names of what the driver has shown."""
+    """Sealed names of what the driver has shown."""
     second: Proven | None = None
 
     @property

@@ -140,7 +140,7 @@ class Verdict:
     counters: tuple[int, int] | None = None
     """Of a card that may be a copy: the signature counter it had to be above, and the one it showed."""
     credentials: tuple[str, ...] = field(default=(), repr=False)
-    """Keyed names of what was shown, by which a session knows that it was revoked (`agent.withdrawn`)."""
+    """Sealed names of what was shown, by which a session knows that it was revoked (`agent.withdrawn`)."""
     assertion: Mapping[str, str] | None = field(default=None, repr=False)
     """Of a fingerprint card: what it signed, for whoever wants to check it again."""
 

@@ -15,6 +15,7 @@ from agent.lockout import BURST, FREE_TRIES, LAST_TRY
 from agent.roster import Roster, RosterError, Row, pin_token
 from agent.row_seal import Keys, value_of
 from agent.standing import NEVER, Authority
+from agent.withdrawn import Withdrawn
 from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CompareResult, FingerCompared
 from tests.moments import NOON_NS, moment
@@ -124,9 +125,13 @@ def test_what_was_shown_is_remembered_under_the_pepper_and_never_shown(door: Doo
     """With the fleet's key whoever finds its own name for a badge could guess the badge."""
     verdict = door.present("badge", ANNAS_BADGE)
     fleets = value_of(KEYS.epoch, "badge", ANNAS_BADGE)
-    assert verdict.credentials == (KEYS.digest("shown", fleets[:16]),)
-    assert verdict.credentials[0] not in repr(verdict)
-    assert fleets.hex()[:16] not in verdict.credentials[0]
+    assert verdict.credentials == door.present("badge", ANNAS_BADGE).credentials
+    (sealed,) = verdict.credentials
+    assert sealed not in repr(verdict)
+    assert fleets[:4].hex() not in sealed
+    name, other = (Withdrawn().any_of([sealed], [each[:16].hex()], KEYS) for each in (fleets, bytes(32)))
+    assert (name, other) == (True, False)
+    assert Withdrawn().any_of([sealed], ["00" * 16], Keys.none()), "what does not open any more"
 
 
 @pytest.mark.parametrize(("kind", "token"), [("static", TOKEN), ("pin", PIN)])
