@@ -5,7 +5,7 @@ Counters that must never roll back live with the journal's records. A verdict is
 comes back beside it and is committed with the entry that tells of it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from agent.rows import LOCAL, Rows
 from agent.signed import Seen, evidence, unfit, weigh
 from agent.stake import Asked
 from agent.standing import Authority, Standing
-from agent.withdrawn import Withdrawn, sealed
+from agent.withdrawn import Withdrawn
 from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CardAsserted, CardFailed, CardFailure, CompareResult, FingerCompared
 
@@ -164,12 +164,13 @@ class Roster:
         if row is None:
             outcome = Outcome.MISMATCH if subject else Outcome.UNKNOWN
             return self._failed(outcome, kind, subject, reader, now, records)
-        if row.revoked or self._revoked(kind, token, row.subject):
+        names = self._names(kind, token, row.subject)
+        if row.revoked or self._revoked(names):
             return self._failed(Outcome.REVOKED, kind, subject, reader, now, records, held_against=False)
         if row.until is not None and now.utc_ns > row.until * NS:
             return self._failed(Outcome.EXPIRED, kind, subject, reader, now, records, held_against=False)
         granted = self._granted(kind, row.subject, row.finger, now, records, row.role)
-        return self._with(granted, kind, token, row.subject)
+        return self._with(granted, names)
 
     def compared(
         self, reading: FingerCompared, *, module: str, subject: str, now: Moment, records: Mapping[str, Any]
@@ -227,22 +228,22 @@ class Roster:
         key = f"card/{self.keys.digest('card', said.credential_id)}"
         weighed = weigh(said, row.public_key or "", asked, Seen.load(records.get(key)))
         kept = {} if weighed.seen is None else {key: weighed.seen.dump()}
-        outcome = weighed.outcome
+        outcome, names = weighed.outcome, self._names("fido2", said.credential_id, row.subject)
         if outcome is Outcome.GRANTED:
-            outcome = self._holder(said, row, now, records)
+            outcome = self._holder(names, row, now, records)
         if outcome is not Outcome.GRANTED:
             failed = self._failed(outcome, "fido2", row.subject, reader, now, records, held_against=False)
             verdict = replace(failed.verdict, detail=weighed.detail, counters=weighed.counters)
             return Judgement(verdict, {**failed.records, **kept})
         granted = self._granted("fido2", row.subject, None, now, records, row.role)
-        granted = self._with(granted, "fido2", said.credential_id, row.subject)
+        granted = self._with(granted, names)
         return Judgement(replace(granted.verdict, assertion=evidence(said)), {**granted.records, **kept})
 
-    def _holder(self, said: CardAsserted, row: Row, now: Moment, records: Mapping[str, Any]) -> Outcome:
+    def _holder(self, names: Sequence[bytes], row: Row, now: Moment, records: Mapping[str, Any]) -> Outcome:
         """Whether the holder of a card that has proved itself may do anything with it."""
         if barred := self._barred(row.subject, now, records):
             return barred
-        if row.revoked or self._revoked("fido2", said.credential_id, row.subject):
+        if row.revoked or self._revoked(names):
             return Outcome.REVOKED
         if row.until is not None and now.utc_ns > row.until * NS:
             return Outcome.EXPIRED
@@ -284,9 +285,9 @@ class Roster:
             return None
         return Outcome.DISABLED if tries.spent(self.limits) else Outcome.LOCKED
 
-    def _revoked(self, kind: str, token: bytes, subject: str) -> bool:
+    def _revoked(self, names: Sequence[bytes]) -> bool:
         """Whether the fleet has revoked the credential itself, wherever its row came from."""
-        return any(self.authority.is_revoked(None, name) for name in self._names(kind, token, subject))
+        return any(self.authority.is_revoked(None, name) for name in names)
 
     def _names(self, kind: str, token: bytes, subject: str) -> list[bytes]:
         """What a revocation may call this credential."""
@@ -295,10 +296,10 @@ class Roster:
         epochs = (self.keys.epoch, fleet.epoch if fleet else None)
         return [value_of(epoch, kind, presented)[:CREDENTIAL] for epoch in epochs if epoch is not None]
 
-    def _with(self, granted: Judgement, kind: str, token: bytes, subject: str) -> Judgement:
+    def _with(self, granted: Judgement, names: Sequence[bytes]) -> Judgement:
         """What was shown is remembered with whoever comes on duty by it."""
-        names = sealed(self._names(kind, token, subject), self.keys)
-        return replace(granted, verdict=replace(granted.verdict, credentials=names))
+        credentials = self._withdrawn.sealed(names, self.keys)
+        return replace(granted, verdict=replace(granted.verdict, credentials=credentials))
 
     def _paused(self, kind: str, now: Moment) -> Judgement:
         """Nothing is looked up, so that the answer to what is right is the answer to what is wrong."""
