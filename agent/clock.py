@@ -150,6 +150,8 @@ class SystemClock:
         self._told_epoch_ns = self._epoch_ns
         self._raised_to_ns, self._raised_at_ns = self.floor_ns, self._heard_ns
         """The next run's floor when it was last raised, and when that was."""
+        self._told_ns, self._told_at_ns = self.floor_ns, self._heard_ns
+        """What the fleet or a server has told last, and when."""
         self.disputed: Trust | None = None
         """A source that says another time than the fleet has signed."""
         self._vouched: _Told | None = None
@@ -170,7 +172,9 @@ class SystemClock:
     def remember_floor(self, floor_ns: int) -> None:
         """Take up the floor of the last run: it only ever rises."""
         self.floor_ns = max(self.floor_ns, floor_ns)
-        self._raise_floor(self.floor_ns, self._mono())
+        mono = self._mono()
+        self._raise_floor(self.floor_ns, mono)
+        self._told_ns, self._told_at_ns = max(self._told_ns, self.floor_ns), mono
         self._keep_above_floor()
 
     @property
@@ -181,8 +185,10 @@ class SystemClock:
     def observe(self, trust: Trust, utc_ns: int, at_mono_ns: int, error_s: float) -> Correction | None:
         """Learn what time it was at `at_mono_ns`. Worse knowledge than is held is ignored.
 
-        Time below the floor is no knowledge at all. What the fleet has signed for this very device outweighs
-        for a day whatever says otherwise: it can be neither faked by radio nor slipped in by a server.
+        Time below the floor is no knowledge at all. Nor are satellites that are behind what was told before:
+        whoever fakes them would make the fleet's word young again. What the fleet has signed for this very
+        device outweighs for a day whatever says otherwise: it can be neither faked by radio nor slipped in by
+        a server.
         """
         if utc_ns < self.floor_ns:
             return None
@@ -202,6 +208,7 @@ class SystemClock:
             self._epoch_ns, off_s = new_epoch, 0.0
         self._trust, self._error_s, self._heard_ns = trust, error_s + off_s, at_mono_ns
         if trust in _RAISES_FLOOR:
+            self._told_ns, self._told_at_ns = utc_ns, at_mono_ns
             # One lie about the far future shall not make everything look expired for ever.
             rise_ns = FLEET_RISE_NS if trust is Trust.FLEET else FLOOR_RISE_NS
             limit_ns = self.floor_ns + rise_ns + at_mono_ns
@@ -244,9 +251,10 @@ class SystemClock:
         return _Told(self._epoch_ns, self._error_at(at_mono_ns) or 0.0, at_mono_ns)
 
     def _disputes(self, trust: Trust, told: "_Told") -> bool:
-        """Whether this is not what the fleet has said within the last day."""
+        """Whether this is not what the fleet said within the last day, or satellites set the clock back."""
         vouched = self._vouched
         disputes = vouched is not None and vouched.counts(told.at_mono_ns) and told.contradicts(vouched)
+        disputes |= trust is Trust.GPS and told.epoch_ns + told.at_mono_ns < self._sure_at(told)
         if disputes:
             self.disputed = trust
         elif self.disputed is trust:
@@ -274,6 +282,11 @@ class SystemClock:
 
     def _next_floor_at(self, mono: int) -> int:
         return self._raised_to_ns + int((mono - self._raised_at_ns) * FLOOR_PACE)
+
+    def _sure_at(self, told: "_Told") -> int:
+        """What it is at least when that is told, by what was told before and by what has passed since."""
+        passed_ns = int((told.at_mono_ns - self._told_at_ns) * FLOOR_PACE)
+        return self._told_ns + passed_ns - int((told.error_s + STEP_S) * NS)
 
     def _raise_floor(self, utc_ns: int, at_mono_ns: int) -> None:
         if utc_ns > self._next_floor_at(at_mono_ns):

@@ -295,8 +295,31 @@ def test_what_the_fleet_has_signed_for_us_outweighs_whoever_says_otherwise(liar:
     assert clock.observe(liar, NOON_NS + off_ns, board.mono_ns, 0.5) is None
     assert (clock.now().utc_ns, clock.disputed) == (NOON_NS, liar)
     board.pass_time(HOLDOVER_S + 1)
-    clock.observe(liar, NOON_NS + off_ns, board.mono_ns, 0.5)
-    assert clock.now().utc_ns == NOON_NS + off_ns, "who was heard a day ago has no more say"
+    held, later = clock.now().utc_ns, NOON_NS + off_ns + round((HOLDOVER_S + 1) * NS)
+    clock.observe(liar, later, board.mono_ns, 0.5)
+    far_back = liar is Trust.GPS and off_ns < -DAY * NS
+    assert clock.now().utc_ns == (held if far_back else later), "who was heard a day ago has no more say"
+
+
+@pytest.mark.parametrize("teller", [Trust.FLEET, Trust.NTP])
+def test_satellites_cannot_set_back_what_was_told_however_long_ago_that_is(teller: Trust) -> None:
+    board = Board()
+    clock = board.clock(floor_ns=NOON_NS - 3 * DAY * NS)
+    clock.observe(teller, NOON_NS, board.mono_ns, 0.1)
+    board.pass_time(3 * DAY)
+    held = clock.now().utc_ns
+    assert clock.observe(Trust.GPS, NOON_NS + DAY * NS, board.mono_ns, 0.5) is None
+    assert (clock.now().utc_ns, clock.disputed) == (held, Trust.GPS)
+    clock.observe(Trust.GPS, NOON_NS + 3 * DAY * NS, board.mono_ns, 0.5)
+    assert (clock.now().trust, clock.disputed) == (Trust.GPS, None), "but what they say rightly is heard"
+
+
+def test_satellites_cannot_set_back_the_time_that_has_passed_in_this_run() -> None:
+    board = Board(wall_ns=0)
+    clock = board.clock(floor_ns=NOON_NS)
+    board.pass_time(DAY)
+    assert clock.observe(Trust.GPS, NOON_NS + 60 * NS, board.mono_ns, 0.5) is None
+    assert clock.observe(Trust.GPS, NOON_NS + DAY * NS, board.mono_ns, 0.5) is not None
 
 
 def test_a_source_that_agrees_with_the_fleet_again_is_disputed_no_more() -> None:
