@@ -47,6 +47,7 @@ def status(app: "App") -> dict[str, Any]:
         "knowledge": {
             "age_s": app.roster.age_s(now),
             "freshness": app.roster.authority.standing(now).freshness,
+            "rows_until": app.roster.listed_until(),
         },
         "fleet": app.liaison.report(),
         "config": app.changeover.status(),

@@ -28,6 +28,8 @@ PAGE = 96 * 1024
 KEY_PAGE = -1
 """The bucket that holds no rows but the key they are sealed under."""
 BUCKETS = 1024
+ROSTER_S = 31 * 86_400
+"""How long after it was signed a list of people opens anything, whatever its rows say."""
 LABEL_MOST = 80
 """Characters of a parcel's label, where a grant names it."""
 

@@ -139,6 +139,7 @@ class Liaison:
         self._roster.authority = replace(
             self._roster.authority,
             knowledge_at=post.knowledge_at,
+            listed_at=post.listed_at,
             is_revoked=post.is_revoked,
             revoked_credentials=lambda: post.trusted.revoked.credentials,
             manifest=self._manifest,

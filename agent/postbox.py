@@ -170,6 +170,11 @@ class Postbox:
         """When the fleet last said something that is here in full."""
         return NEVER if self.trusted.knowledge_at is None else float(self.trusted.knowledge_at)
 
+    def listed_at(self) -> float | None:
+        """When the fleet has signed the roster that is in force."""
+        roster = self.trusted.held.get("bundle/roster")
+        return None if roster is None else float(roster.claims.iat)
+
     def is_revoked(self, subject: str | None, credential: bytes | None) -> bool:
         return self.trusted.is_revoked(subject, credential)
 

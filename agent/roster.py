@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import NS, Moment
+from agent.documents import ROSTER_S
 from agent.lockout import (
     DECIDED,
     Burst,
@@ -131,6 +132,11 @@ class Roster:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def listed_until(self) -> int | None:
+        """When the fleet's rows end at the latest, in seconds since 1970: nobody stays in by being forgotten."""
+        listed_at = self.authority.listed_at()
+        return None if listed_at is None else int(listed_at) + ROSTER_S
 
     def standing(self, now: Moment) -> Standing:
         """What a decision may rest on."""
@@ -314,15 +320,17 @@ class Roster:
         return row if row and row.subject == claim else None, claim
 
     def _open(self, kind: str, token: bytes) -> Row | None:
-        body = self.rows.open(BUNDLE, kind, token) or self.rows.open(LOCAL, kind, token)
+        body, last = self.rows.open(BUNDLE, kind, token), self.listed_until()
+        if body is None:
+            body, last = self.rows.open(LOCAL, kind, token), None
         if body is None:
             return None
-        finger = body.get("finger")
+        finger, until = body.get("finger"), body.get("until")
         return Row(
             subject=body["subject"],
             kind=kind,
             finger=(finger[0], finger[1]) if finger else None,
-            until=body.get("until"),
+            until=min((each for each in (until, last) if each is not None), default=None),
             revoked=body.get("revoked", False),
             role=body.get("role"),
             public_key=body.get("public_key"),

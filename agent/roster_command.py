@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KINDS = ("badge", "static", "pin", "fido2")
 ROLES = ("driver", "supervisor", "technician")
-LONGEST_DAYS = 3660
+LONGEST_DAYS = 31
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

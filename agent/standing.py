@@ -70,6 +70,8 @@ class Authority:
     knowledge_at: Callable[[], float | None] = _no_root
     """Seconds since 1970 UTC of the newest complete word of the fleet, NEVER before the first; None
     without a root."""
+    listed_at: Callable[[], float | None] = _no_root
+    """Seconds since 1970 UTC at which the fleet has signed the roster that is held; None without one."""
     is_revoked: Callable[[str | None, bytes | None], bool] = _nobody
     revoked_credentials: Callable[[], Collection[str]] = _no_names
     """All that are revoked, in hex: the first half of each one's `v`."""

@@ -111,8 +111,8 @@ def test_the_version_is_told(postern: Postern) -> None:
         (("roster",), "the following arguments are required: ACTION"),
         (("roster", "add", "d-1", "face"), "invalid choice: 'face'"),
         (("roster", "add", "d-1", "badge", "--role", "king"), "invalid choice: 'king'"),
-        (("roster", "add", "d-1", "badge", "--days", "0"), "expected 1 to 3660, got '0'"),
-        (("roster", "add", "d-1", "badge", "--days", "soon"), "expected 1 to 3660, got 'soon'"),
+        (("roster", "add", "d-1", "badge", "--days", "0"), "expected 1 to 31, got '0'"),
+        (("roster", "add", "d-1", "badge", "--days", "soon"), "expected 1 to 31, got 'soon'"),
     ],
 )
 def test_what_is_typed_wrongly_is_told_with_exit_code_2(

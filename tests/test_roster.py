@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from agent.bundle import Bundles
 from agent.clock import NS, Moment, SystemClock, Trust
+from agent.documents import ROSTER_S
 from agent.keyfile import BadKeyFile
 from agent.lockout import BURST, FREE_TRIES, LAST_TRY
 from agent.roster import Roster, RosterError, Row, pin_token
@@ -18,6 +21,7 @@ from agent.standing import NEVER, Authority
 from agent.withdrawn import Withdrawn
 from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CompareResult, FingerCompared
+from tests.bundles import ADDRESS, Press, badge, badges
 from tests.moments import NOON_NS, moment
 
 NOON = NOON_NS // NS
@@ -427,6 +431,25 @@ def test_fifty_failures_disable_for_good(door: Door) -> None:
     assert door.compared(CompareResult.MATCHED).outcome is Outcome.DISABLED
     door.later(1e6)
     assert door.compared(CompareResult.MATCHED).outcome is Outcome.DISABLED
+
+
+async def test_nobody_stays_in_for_longer_than_a_month_after_their_list_was_signed(path: Path) -> None:
+    press, signed_at = Press(), NOON
+    roster = Roster(path, KEYS, authority=Authority(listed_at=lambda: signed_at))
+    bundles = Bundles(roster.rows, press.seal, ADDRESS, AsyncMock())
+    await bundles.accepted(press.print(badges(range(3))))
+    for raw in press.pages.values():
+        await bundles.page(raw)
+    roster.put(Row(subject=BORIS, kind="badge", until=NOON + 10**8), BORIS_BADGE, as_of=NOON)
+    door = Door(roster, moment(ROSTER_S))
+    assert door.present("badge", badge(1)).granted
+    door.later(1)
+    assert door.present("badge", badge(1)).outcome is Outcome.EXPIRED
+    assert door.present("badge", BORIS_BADGE).granted, "a row that was added here says itself until when"
+    signed_at += 1
+    assert door.present("badge", badge(1)).granted
+    bundles.close()
+    roster.close()
 
 
 def test_a_lock_survives_restart_and_reboot(door: Door, path: Path) -> None:

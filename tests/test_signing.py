@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from agent import page
 from agent.admission import Audience
 from agent.clock import NS
-from agent.documents import Role
+from agent.documents import ROSTER_S, Role
 from agent.envelope import Kind, Refused
 from agent.fleet.keyring import Keyring, KeyringError
 from agent.fleet.sealing import MOST_BUCKETS, Epoch, Recipient, RowOf, TooManyRows, seal_all
-from agent.fleet.signing import DOCUMENT_S, GRANT_S, Desk, Order, chosen
+from agent.fleet.signing import GRANT_S, Desk, Order, chosen
 from agent.row_seal import BadPage, value_of
 from agent.trust import Trusted
 from tests.bundles import ADDRESS, badge, badges
@@ -197,10 +197,12 @@ def test_what_was_issued_before_a_restart_is_signed_anew_with_the_next_head(offi
 
 def test_a_document_is_signed_anew_before_it_expires(office: Office) -> None:
     first = roster(office, badges(range(100)))
-    office.at(DOCUMENT_S - 10 * DAY).head(DEVICE)
+    office.at(ROSTER_S // 2).head(DEVICE)
+    assert office.desk.current(DEVICE)["bundle/roster"].ver == 1
+    office.at(ROSTER_S // 4).head(DEVICE)
     document = office.desk.current(DEVICE)["bundle/roster"]
     assert (document.ver, document.body) == (2, first.body)
-    assert document.claims.exp == office.now + DOCUMENT_S
+    assert document.claims.exp == office.now + ROSTER_S
     assert office.hear().complete
 
 

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from agent.commands import RANKS
-from agent.documents import Document, Role, SignedGrant
+from agent.documents import ROSTER_S, Document, Role, SignedGrant
 from agent.envelope import Kind, issue
 from agent.fleet.enrolment import devices, recipient
 from agent.fleet.issued import EVERYBODY, Issued
@@ -29,8 +29,8 @@ from agent.jws import Signer
 DAY = 86_400
 HEAD_S = DAY
 DOCUMENT_S = 90 * DAY
-RENEW_S = 30 * DAY
-"""A document that has less left than this is signed anew."""
+LASTS = {"bundle/roster": ROSTER_S}
+"""What lives shorter than the rest. A document is signed anew when two thirds of its life are over."""
 TIME_S = 300
 GRANT_S = 60 * DAY
 """Longest that a pickup code may last: no parcel waits longer than a locker's config can say."""
@@ -211,7 +211,7 @@ class Desk:
     # -- issuing ----------------------------------------------------------------------------------
 
     def _issue(
-        self, shelf: str, name: str, body: Mapping[str, Any], *, aud: str, lasts: int = DOCUMENT_S
+        self, shelf: str, name: str, body: Mapping[str, Any], *, aud: str, lasts: int | None = None
     ) -> Document[Any]:
         kind = Kind(name.partition("/")[0])
         last = self.issued.document(shelf, name)
@@ -222,7 +222,7 @@ class Desk:
             self._signers(role),
             aud=aud,
             iat=self._now,
-            exp=self._now + lasts,
+            exp=self._now + (lasts or LASTS.get(name, DOCUMENT_S)),
             ver=last.ver + 1 if last else 1,
         )
         self.issued.keep(shelf, name, raw)
@@ -243,8 +243,8 @@ class Desk:
 
     def _renew_one(self, shelf: str, name: str, document: Document[Any]) -> None:
         wanted = {each.kid for each in self._signers(ROLES[name.partition("/")[0]])}
-        over = document.claims.exp - self._now < RENEW_S or document.claims.iat < self._restarted_at
-        if over or not wanted <= set(document.signers):
+        since = max(self._restarted_at, self._now - LASTS.get(name, DOCUMENT_S) * 2 // 3)
+        if document.claims.iat < since or not wanted <= set(document.signers):
             self._issue(shelf, name, document.claims.body, aud=document.claims.aud)
 
     @cached_property
