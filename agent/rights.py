@@ -27,6 +27,9 @@ Sets = list[Factors]
 USUAL: Sets = [["fido2"], ["badge", "slot"], ["badge", "pin"], ["badge", "static"]]
 """The PIN is there for who cannot or will not show a finger."""
 CARD_ONLY: Sets = [["fido2"]]
+BY_CARD = ("retrieve", "technician")
+"""Actions that open a door with somebody's parcel behind it. What else proves a person can be recorded on its
+wire and said again; these have to be given other sets on purpose."""
 
 STALE_MOST_HOURS = 14 * 24
 WAIT_MOST_S = 3600.0
@@ -57,7 +60,7 @@ class PoliciesSection(_Section):
     deposit: PolicySection = PolicySection()
     """Coming on duty at a locker, and putting parcels in."""
     retrieve: PolicySection = PolicySection()
-    """Taking out what nobody collected."""
+    """Taking out what nobody collected; by itself it asks for a fingerprint card."""
     technician: PolicySection = PolicySection()
     """Opening any door of a locker, and what else a technician alone may do."""
 
@@ -118,7 +121,7 @@ def mistakes(
 
 
 def _policy(action: str, section: PolicySection, short: Sets | None) -> Policy:
-    usual = CARD_ONLY if action == "technician" else USUAL
+    usual = CARD_ONLY if action in BY_CARD else USUAL
     sets = next(given for given in (short, section.sets, usual) if given is not None)
     return Policy(tuple(frozenset(each) for each in sets), section.second_person, section.level)
 

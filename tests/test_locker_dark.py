@@ -34,7 +34,9 @@ from tests.site import LONG
 
 HOURS, DEPOSITS = (72, 200) if LONG else (24, 30)
 
-WITHOUT_CARDS = '\n[policy.technician]\nsets = [["badge", "pin"]]\n'
+WITHOUT_CARDS = "".join(
+    f'\n[policy.{each}]\nsets = [["badge", "pin"]]\n' for each in ("retrieve", "technician")
+)
 """Nobody can read a card here."""
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(3600 if LONG else 180)]

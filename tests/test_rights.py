@@ -30,10 +30,20 @@ def test_a_silent_config_means_what_was_decided() -> None:
 def test_every_action_has_a_policy_and_the_usual_one_leaves_nobody_without_a_finger_out() -> None:
     policies = config().policies()
     assert tuple(policies) == ACTIONS
-    for action in ACTIONS[:-1]:
+    for action in ("session", "handover", "deposit"):
         assert BADGE_AND_PIN in policies[action].sets
         assert frozenset({"fido2"}) in policies[action].sets
-    assert {level(factors) for factors in policies["technician"].sets} == {3}
+
+
+@pytest.mark.parametrize("action", ["retrieve", "technician"])
+@pytest.mark.parametrize("table", ["", "second_person = true\n"])
+def test_a_door_with_somebodys_parcel_behind_it_asks_for_a_card_unless_told_otherwise(
+    action: str, table: str
+) -> None:
+    policy = config(f"[policy.{action}]\n{table}").policies()[action]
+    assert {level(factors) for factors in policy.sets} == {3}
+    told = config(f'[policy.{action}]\nsets = [["badge", "pin"]]\n').policies()[action]
+    assert told.sets == (BADGE_AND_PIN,)
 
 
 def test_a_table_of_its_own_says_more_than_the_short_way() -> None:
