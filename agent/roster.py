@@ -134,7 +134,7 @@ class Roster:
         return len(self.rows)
 
     def listed_until(self) -> int | None:
-        """When the fleet's rows end at the latest, in seconds since 1970: nobody stays in by being forgotten."""
+        """Seconds since 1970 at which the fleet's rows end at the latest, be they forgotten there or not."""
         listed_at = self.authority.listed_at()
         return None if listed_at is None else int(listed_at) + ROSTER_S
 
