@@ -5,7 +5,7 @@ Counters that must never roll back live with the journal's records. A verdict is
 comes back beside it and is committed with the entry that tells of it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from agent.lockout import (
     subject_pardoned,
 )
 from agent.policy import LEVELS
-from agent.row_seal import Keys, value_of
+from agent.row_seal import Keys
 from agent.rows import LOCAL, Rows
 from agent.signed import Seen, evidence, unfit, weigh
 from agent.stake import Asked
-from agent.standing import Authority, Standing
+from agent.standing import Authority, Standing, age
 from agent.withdrawn import Withdrawn
 from agent.workflow import Outcome, Pardon, Verdict
 from drivers.readings import CardAsserted, CardFailed, CardFailure, CompareResult, FingerCompared
@@ -74,6 +74,8 @@ class Row:
     """`driver`, `supervisor` or `technician`."""
     public_key: str | None = None
     """Of a fingerprint card: its COSE key, in base64url without padding."""
+    name: bytes = b""
+    """What a revocation may call the credential: the first half of its `v`. Empty in one to be put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +172,9 @@ class Roster:
         if row is None:
             outcome = Outcome.MISMATCH if subject else Outcome.UNKNOWN
             return self._failed(outcome, kind, subject, reader, now, records)
-        names = self._names(kind, token, row.subject)
-        if row.revoked or self._revoked(names):
-            return self._failed(Outcome.REVOKED, kind, subject, reader, now, records, held_against=False)
-        if row.until is not None and now.utc_ns > row.until * NS:
-            return self._failed(Outcome.EXPIRED, kind, subject, reader, now, records, held_against=False)
-        granted = self._granted(kind, row.subject, row.finger, now, records, row.role)
-        return self._with(granted, names)
+        if wrong := self._void(row, now):
+            return self._failed(wrong, kind, subject, reader, now, records, held_against=False)
+        return self._granted(kind, row.subject, row.finger, now, records, row)
 
     def compared(
         self, reading: FingerCompared, *, module: str, subject: str, now: Moment, records: Mapping[str, Any]
@@ -234,26 +232,16 @@ class Roster:
         key = f"card/{self.keys.digest('card', said.credential_id)}"
         weighed = weigh(said, row.public_key or "", asked, Seen.load(records.get(key)))
         kept = {} if weighed.seen is None else {key: weighed.seen.dump()}
-        outcome, names = weighed.outcome, self._names("fido2", said.credential_id, row.subject)
+        outcome = weighed.outcome
         if outcome is Outcome.GRANTED:
-            outcome = self._holder(names, row, now, records)
+            # Whether the holder of a card that has proved itself may do anything with it.
+            outcome = self._barred(row.subject, now, records) or self._void(row, now) or outcome
         if outcome is not Outcome.GRANTED:
             failed = self._failed(outcome, "fido2", row.subject, reader, now, records, held_against=False)
             verdict = replace(failed.verdict, detail=weighed.detail, counters=weighed.counters)
             return Judgement(verdict, {**failed.records, **kept})
-        granted = self._granted("fido2", row.subject, None, now, records, row.role)
-        granted = self._with(granted, names)
+        granted = self._granted("fido2", row.subject, None, now, records, row)
         return Judgement(replace(granted.verdict, assertion=evidence(said)), {**granted.records, **kept})
-
-    def _holder(self, names: Sequence[bytes], row: Row, now: Moment, records: Mapping[str, Any]) -> Outcome:
-        """Whether the holder of a card that has proved itself may do anything with it."""
-        if barred := self._barred(row.subject, now, records):
-            return barred
-        if row.revoked or self._revoked(names):
-            return Outcome.REVOKED
-        if row.until is not None and now.utc_ns > row.until * NS:
-            return Outcome.EXPIRED
-        return Outcome.GRANTED
 
     def _card_failed(
         self, failure: CardFailure, reader: str, now: Moment, records: Mapping[str, Any]
@@ -273,9 +261,8 @@ class Roster:
     def age_s(self, now: Moment) -> float | None:
         """Seconds since the fleet was last heard of. Where it is not the authority, since the rows were
         last known to be right; None for an empty roster."""
-        standing = self.authority.standing(now)
-        if standing.freshness is not None:
-            return standing.age_s
+        if (heard_at := self.authority.knowledge_at()) is not None:
+            return age(heard_at, now)
         known = [as_of for as_of in map(self.rows.as_of, (BUNDLE, LOCAL)) if as_of is not None]
         return max(0.0, now.utc_ns / NS - max(known)) if known else None
 
@@ -291,21 +278,11 @@ class Roster:
             return None
         return Outcome.DISABLED if tries.spent(self.limits) else Outcome.LOCKED
 
-    def _revoked(self, names: Sequence[bytes]) -> bool:
-        """Whether the fleet has revoked the credential itself, wherever its row came from."""
-        return any(self.authority.is_revoked(None, name) for name in names)
-
-    def _names(self, kind: str, token: bytes, subject: str) -> list[bytes]:
-        """What a revocation may call this credential."""
-        presented = pin_token(subject, token) if kind == "pin" else token
-        fleet = self.rows.current(BUNDLE)
-        epochs = (self.keys.epoch, fleet.epoch if fleet else None)
-        return [value_of(epoch, kind, presented)[:CREDENTIAL] for epoch in epochs if epoch is not None]
-
-    def _with(self, granted: Judgement, names: Sequence[bytes]) -> Judgement:
-        """What was shown is remembered with whoever comes on duty by it."""
-        credentials = self._withdrawn.sealed(names, self.keys)
-        return replace(granted, verdict=replace(granted.verdict, credentials=credentials))
+    def _void(self, row: Row, now: Moment) -> Outcome | None:
+        """Why a credential that is known opens nothing, wherever its row came from; None if it does."""
+        if row.revoked or self.authority.is_revoked(None, row.name):
+            return Outcome.REVOKED
+        return Outcome.EXPIRED if row.until is not None and now.utc_ns > row.until * NS else None
 
     def _paused(self, kind: str, now: Moment) -> Judgement:
         """Nothing is looked up, so that the answer to what is right is the answer to what is wrong."""
@@ -320,20 +297,26 @@ class Roster:
         return row if row and row.subject == claim else None, claim
 
     def _open(self, kind: str, token: bytes) -> Row | None:
-        body, last = self.rows.open(BUNDLE, kind, token), self.listed_until()
-        if body is None:
-            body, last = self.rows.open(LOCAL, kind, token), None
-        if body is None:
+        """The row that a secret opens. It has the name that the fleet would give it, whoever has added it."""
+        name, own = self.rows.value(BUNDLE, kind, token), None
+        body, last = name and self.rows.opened(BUNDLE, name), self.listed_until()
+        if not body:
+            own = self.rows.value(LOCAL, kind, token)
+            body, last = own and self.rows.opened(LOCAL, own), None
+        if not body:
             return None
         finger, until = body.get("finger"), body.get("until")
+        if last is not None:
+            until = last if until is None else min(until, last)
         return Row(
             subject=body["subject"],
             kind=kind,
             finger=(finger[0], finger[1]) if finger else None,
-            until=min((each for each in (until, last) if each is not None), default=None),
+            until=until,
             revoked=body.get("revoked", False),
             role=body.get("role"),
             public_key=body.get("public_key"),
+            name=(name or own or b"")[:CREDENTIAL],
         )
 
     def _granted(
@@ -343,10 +326,19 @@ class Roster:
         finger: tuple[str, int] | None,
         now: Moment,
         records: Mapping[str, Any],
-        role: str | None = None,
+        row: Row | None = None,
     ) -> Judgement:
-        granted = self.unjudged(Outcome.GRANTED, kind, subject, now)
-        verdict = replace(granted, level=LEVELS[kind], finger=finger, role=role)
+        """The credential of the row is remembered with whoever comes on duty by it."""
+        verdict = Verdict(
+            outcome=Outcome.GRANTED,
+            kind=kind,
+            subject=subject,
+            level=LEVELS[kind],
+            finger=finger,
+            age_s=self._age_told(now),
+            role=row.role if row else None,
+            credentials=self._withdrawn.sealed((row.name,), self.keys) if row else (),
+        )
         # A badge proves nothing, so showing it forgives nothing.
         key = subject_key(subject)
         return Judgement(verdict, {key: None} if kind != "badge" and key in records else {})
@@ -371,13 +363,11 @@ class Roster:
 
     def unjudged(self, outcome: Outcome, kind: str, subject: str | None, now: Moment) -> Verdict:
         """An outcome with nothing but the age of what is known: no factor has proved anything."""
+        return Verdict(outcome=outcome, kind=kind, subject=subject, age_s=self._age_told(now))
+
+    def _age_told(self, now: Moment) -> float | None:
         age_s = self.age_s(now)
-        return Verdict(
-            outcome=outcome,
-            kind=kind,
-            subject=subject,
-            age_s=None if age_s is None else round(age_s, 1),
-        )
+        return None if age_s is None else round(age_s, 1)
 
 
 def pin_token(subject: str, pin: bytes) -> bytes:

@@ -105,7 +105,7 @@ def unsealed(sealed: bytes, lookup: bytes, key: bytes, check: bytes) -> dict[str
         return None
     nonce, rest = sealed[CHECK : CHECK + NONCE], sealed[CHECK + NONCE :]
     try:
-        body: dict[str, Any] = json.loads(ChaCha20Poly1305(key).decrypt(nonce, rest, lookup))
+        body: dict[str, Any] = json.loads(ChaCha20Poly1305(key).decrypt(nonce, rest, lookup).decode())
     except InvalidTag:
         return None
     return body

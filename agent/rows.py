@@ -117,10 +117,19 @@ class Rows:
 
     def open(self, bundle: str, kind: str, token: bytes) -> dict[str, Any] | None:
         """The body of the row that this secret opens, from what is in force of the bundle."""
+        value = self.value(bundle, kind, token)
+        return None if value is None else self.opened(bundle, value)
+
+    def value(self, bundle: str, kind: str, token: bytes) -> bytes | None:
+        """`v` of a secret by what is in force of the bundle; None where nothing is."""
+        generation = self.current(bundle)
+        return None if generation is None else value_of(generation.epoch, kind, token)
+
+    def opened(self, bundle: str, value: bytes) -> dict[str, Any] | None:
+        """`open`, for who has `v` already."""
         generation = self.current(bundle)
         if generation is None or self.keys.wiped:
             return None
-        value = value_of(generation.epoch, kind, token)
         lookup, key, check = self.keys.split(value)
         bucket = bucket_of(value, generation.buckets)
         found = self._read(_SEALED, (generation.number, bucket, lookup))

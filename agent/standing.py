@@ -35,6 +35,11 @@ def _no_manifest() -> Callable[[str], bool] | None:
     return None
 
 
+def age(known_at: float, now: Moment) -> float | None:
+    """The age in seconds of what was known then, as it is told; None for NEVER."""
+    return None if known_at == NEVER else max(0.0, round(now.utc_ns / NS - known_at, 1))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What a decision may rest on."""
@@ -81,7 +86,7 @@ class Authority:
         known_at = self.knowledge_at()
         if known_at is None:
             return Standing(is_revoked=self.is_revoked, announced=self.manifest())
-        age_s = None if known_at == NEVER else max(0.0, round(now.utc_ns / NS - known_at, 1))
+        age_s = age(known_at, now)
         return Standing(
             age_s=age_s,
             freshness=self.ladder.judge(age_s, assured=now.assured),

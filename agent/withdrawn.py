@@ -8,11 +8,10 @@ import hmac
 from collections.abc import Collection, Iterable
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from agent.row_seal import Keys
 
-NONCE = 12
 REMEMBERED = 64
 """Names that are kept open in memory; two people have shown eight at most."""
 
@@ -23,17 +22,13 @@ class Withdrawn:
     def __init__(self) -> None:
         self._names: dict[str, str | None] = {}
         self._keys: Keys | None = None
-        self._box = ChaCha20Poly1305(bytes(32))
+        # Made to seal the same thing alike each time, which any other cipher must not do.
+        self._box = AESSIV(bytes(64))
 
     def sealed(self, names: Iterable[bytes], keys: Keys) -> tuple[str, ...]:
         """As they are remembered while somebody is on duty with them: the same each time."""
         box = self._under(keys)
-        found = []
-        for name in names:
-            # The nonce follows from the name: no two share one, and a name is always sealed alike.
-            nonce = hmac.digest(keys.device, b"shown nonce\0" + name, "sha256")[:NONCE]
-            found.append((nonce + box.encrypt(nonce, name, None)).hex())
-        return tuple(found)
+        return tuple(box.encrypt(name, None).hex() for name in names)
 
     def any_of(self, shown: Collection[str], revoked: Collection[str], keys: Keys) -> bool:
         """Whether one of these is `revoked`, which has names in hex. What does not open counts as revoked."""
@@ -43,22 +38,22 @@ class Withdrawn:
         names = [self._name(each, box) for each in shown]
         return any(name is None or name in revoked for name in names)
 
-    def _name(self, each: str, box: ChaCha20Poly1305) -> str | None:
+    def _name(self, each: str, box: AESSIV) -> str | None:
         if each not in self._names:
             if len(self._names) >= REMEMBERED:
                 self._names.clear()
             self._names[each] = _opened(bytes.fromhex(each), box)
         return self._names[each]
 
-    def _under(self, keys: Keys) -> ChaCha20Poly1305:
+    def _under(self, keys: Keys) -> AESSIV:
         if keys is not self._keys:
             self._keys, self._names = keys, {}
-            self._box = ChaCha20Poly1305(hmac.digest(keys.device, b"shown", "sha512")[:32])
+            self._box = AESSIV(hmac.digest(keys.device, b"shown", "sha512"))
         return self._box
 
 
-def _opened(raw: bytes, box: ChaCha20Poly1305) -> str | None:
+def _opened(raw: bytes, box: AESSIV) -> str | None:
     try:
-        return box.decrypt(raw[:NONCE], raw[NONCE:], None).hex()
+        return box.decrypt(raw, None).hex()
     except InvalidTag:
         return None

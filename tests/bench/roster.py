@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from agent.clock import NS, SystemClock
+from agent.clock import NS, Moment, SystemClock
 from agent.fleet.sealing import RowOf
 from agent.roster import Roster, Row
 from agent.row_seal import Keys, bucket_of, value_of
+from agent.standing import Authority
 from tests.bench.figures import Broken, Figure, Missing, Target, percentile
 from tests.bench.sizes import Sizes
 from tests.bundles import Press
@@ -51,8 +52,11 @@ def lookup(folder: Path, sizes: Sizes) -> Iterator[Figure | Missing]:
     told = json.loads(subprocess.run(filling, check=True, capture_output=True, text=True).stdout)
     path, keys = folder / "roster.db", Keys.load(folder / "keys")
     chosen = random.Random(1).choices(range(sizes.rows), k=sizes.lookups)
-    with closing(Roster(path, keys)) as roster:
-        times = [_judged(roster, number) for number in chosen]
+    clock = SystemClock()
+    heard_at = clock.now().utc_ns / NS
+    fleet = Authority(knowledge_at=lambda: heard_at, listed_at=lambda: heard_at)
+    with closing(Roster(path, keys, authority=fleet)) as roster:
+        times = [_judged(roster, number, clock.now()) for number in chosen]
     with closing(sqlite3.connect(path)) as plain:
         raw = [_fetched(plain, _place(press, keys, number)) for number in chosen]
     for word, share, target in (("median", 0.5, None), ("p99", 0.99, Target("<=", 100, "us"))):
@@ -124,10 +128,10 @@ def _place(press: Press, keys: Keys, number: int) -> tuple[int, int, bytes]:
     return 1, bucket_of(value, press.laid.buckets), keys.split(value)[0]
 
 
-def _judged(roster: Roster, number: int) -> float:
-    now = SystemClock().now()
+def _judged(roster: Roster, number: int, now: Moment) -> float:
+    presented = token(number)
     began = time.perf_counter()
-    judgement = roster.present("static", token(number), reader="gate", claim=None, now=now, records={})
+    judgement = roster.present("static", presented, reader="gate", claim=None, now=now, records={})
     took = time.perf_counter() - began
     if not judgement.verdict.granted:
         raise Broken(f"expected a verdict in favour of {number}, got {judgement.verdict.outcome}")
