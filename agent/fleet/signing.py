@@ -244,7 +244,8 @@ class Desk:
     def _renew_one(self, shelf: str, name: str, document: Document[Any]) -> None:
         wanted = {each.kid for each in self._signers(ROLES[name.partition("/")[0]])}
         since = max(self._restarted_at, self._now - LASTS.get(name, DOCUMENT_S) * 2 // 3)
-        if document.claims.iat < since or not wanted <= set(document.signers):
+        # What was signed in the very second of a restart may have been refused just before it.
+        if document.claims.iat <= since or not wanted <= set(document.signers):
             self._issue(shelf, name, document.claims.body, aud=document.claims.aud)
 
     @cached_property
