@@ -437,14 +437,18 @@ async def test_an_enrolled_agent_is_heard_and_told_through_it(fleet: Fleet) -> N
 
 @asynccontextmanager
 async def running(*words: str) -> AsyncIterator[asyncio.StreamReader]:
-    """A command of ours, what it prints, and its end."""
+    """A command of ours, what it prints, and its end. Who collects is waited for."""
     process = await asyncio.create_subprocess_exec(
         *(DIES_WITH_US if os.name == "posix" else ()),
         sys.executable, "-m", "agent", "--log-level", "info", *words,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE if "collect" in words else None,
     )  # fmt: skip
     assert process.stdout is not None
     try:
+        if process.stderr is not None:
+            async with asyncio.timeout(3 * PATIENCE):
+                while b"subscribed" not in (line := await process.stderr.readline()):
+                    assert line, "the command has ended"
         yield process.stdout
     finally:
         process.terminate()
