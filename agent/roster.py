@@ -264,7 +264,7 @@ class Roster:
         if (heard_at := self.authority.knowledge_at()) is not None:
             return age(heard_at, now)
         known = [as_of for as_of in map(self.rows.as_of, (BUNDLE, LOCAL)) if as_of is not None]
-        return max(0.0, now.utc_ns / NS - max(known)) if known else None
+        return age(max(known), now) if known else None
 
     def _listening(self, reader: str, now: Moment, records: Mapping[str, Any]) -> bool:
         return reader_may_try(_burst(records, reader), now, self.limits)
@@ -298,26 +298,15 @@ class Roster:
 
     def _open(self, kind: str, token: bytes) -> Row | None:
         """The row that a secret opens. It has the name that the fleet would give it, whoever has added it."""
-        name, own = self.rows.value(BUNDLE, kind, token), None
-        body, last = name and self.rows.opened(BUNDLE, name), self.listed_until()
-        if not body:
-            own = self.rows.value(LOCAL, kind, token)
-            body, last = own and self.rows.opened(LOCAL, own), None
-        if not body:
-            return None
-        finger, until = body.get("finger"), body.get("until")
-        if last is not None:
-            until = last if until is None else min(until, last)
-        return Row(
-            subject=body["subject"],
-            kind=kind,
-            finger=(finger[0], finger[1]) if finger else None,
-            until=until,
-            revoked=body.get("revoked", False),
-            role=body.get("role"),
-            public_key=body.get("public_key"),
-            name=(name or own or b"")[:CREDENTIAL],
-        )
+        name = b""
+        for bundle, last in ((BUNDLE, self.listed_until()), (LOCAL, None)):
+            value = self.rows.value(bundle, kind, token)
+            if value is not None:
+                name = name or value[:CREDENTIAL]
+                body = self.rows.opened(bundle, value)
+                if body:
+                    return _row(kind, body, name, last)
+        return None
 
     def _granted(
         self,
@@ -335,7 +324,7 @@ class Roster:
             subject=subject,
             level=LEVELS[kind],
             finger=finger,
-            age_s=self._age_told(now),
+            age_s=self.age_s(now),
             role=row.role if row else None,
             credentials=self._withdrawn.sealed((row.name,), self.keys) if row else (),
         )
@@ -363,11 +352,24 @@ class Roster:
 
     def unjudged(self, outcome: Outcome, kind: str, subject: str | None, now: Moment) -> Verdict:
         """An outcome with nothing but the age of what is known: no factor has proved anything."""
-        return Verdict(outcome=outcome, kind=kind, subject=subject, age_s=self._age_told(now))
+        return Verdict(outcome=outcome, kind=kind, subject=subject, age_s=self.age_s(now))
 
-    def _age_told(self, now: Moment) -> float | None:
-        age_s = self.age_s(now)
-        return None if age_s is None else round(age_s, 1)
+
+def _row(kind: str, body: Mapping[str, Any], name: bytes, last: int | None) -> Row:
+    """What a body says, good until `last` at the latest."""
+    finger, until = body.get("finger"), body.get("until")
+    if last is not None:
+        until = last if until is None else min(until, last)
+    return Row(
+        subject=body["subject"],
+        kind=kind,
+        finger=(finger[0], finger[1]) if finger else None,
+        until=until,
+        revoked=body.get("revoked", False),
+        role=body.get("role"),
+        public_key=body.get("public_key"),
+        name=name,
+    )
 
 
 def pin_token(subject: str, pin: bytes) -> bytes:

@@ -26,15 +26,13 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 
 from agent import aside, row_file, slots
+from agent.documents import BUCKETS, KEY_PAGE
 from agent.row_file import OWN, Replaced, connect, is_damage, whole
 from agent.row_seal import NONCE, BadPage, Keys, bucket_of, seal_row, unsealed, value_of
 from agent.templates import KIND, Finger, Template, Wanted
 
 LOCAL = "local"
 """The bundle of the rows that were added on this device."""
-MOST_BUCKETS = 1024
-KEY_PAGE = -1
-"""The bucket of the page that brings an epoch key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +417,7 @@ class Rows:
         bundle, number, buckets, epoch, ver, as_of = row
         numbers = all(isinstance(each, int | None) for each in (ver, as_of))
         named = isinstance(bundle, str) and isinstance(epoch, bytes | None) and isinstance(buckets, int)
-        if not (numbers and named and 0 < buckets <= MOST_BUCKETS):
+        if not (numbers and named and 0 < buckets <= BUCKETS):
             raise row_file.Foreign(f"expected what a generation says of itself, got others: {number!r:.20}")
         key = self.keys.epoch if epoch is None else self._unwrapped(epoch, bundle)
         return Generation(number=number, buckets=buckets, epoch=key, ver=ver, as_of=as_of)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent.documents import KEY_PAGE
 from agent.row_seal import BadPage, Keys, bucket_of, value_of
-from agent.rows import KEY_PAGE, LOCAL, Generation, Page, Rows
+from agent.rows import LOCAL, Generation, Page, Rows
 
 KEYS = Keys(bytes(range(32)), bytes(range(32, 64)))
 EPOCH = bytes(range(64, 96))

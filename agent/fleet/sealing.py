@@ -16,9 +16,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from agent import page
+from agent.documents import KEY_PAGE
 from agent.jws import encoded
 from agent.row_seal import BadPage, bucket_of, value_of
-from agent.rows import KEY_PAGE
 
 MOST_BUCKETS = 512
 """As many pages as a signed list of 96 KiB can name."""
